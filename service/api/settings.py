@@ -45,7 +45,7 @@ class ApiSettings:
             addresses,
             frozenset(origin.lower() for origin in gateway.control_ui.allowed_origins),
             frozenset(gateway.http.cors.allowed_origins),
-            gateway.http.endpoints.enabled,
+            gateway.http.endpoints.enabled | ({"controlUi"} if gateway.control_ui.enabled else set()),
             None if by_proxy is None else ProxyUsers(by_proxy, addresses),
         )
 

@@ -245,6 +245,8 @@ class ReloadConfig(Section):
 class ControlUiConfig(Section):
     """Pages in browsers."""
 
+    enabled: Bool = False
+    """Serve the page for people at `/`: chat, sessions, runs, approvals, usage. It asks for the token or an API key."""
     allowed_origins: tuple[Origin, ...] = ()
     """Origins of pages that may open a WebSocket, such as "https://ui.example.com". "*" is any."""
 

@@ -41,6 +41,7 @@ _DEV_FILE = """// Configuration of `openclaw gateway --dev`. Edit it as you like
       token: %(token)s, // clients send it as `Authorization: Bearer <token>`
     },
     http: { endpoints: { chatCompletions: { enabled: true } } },
+    controlUi: { enabled: true }, // the page at /
   },
   // A provider and the model of the agent; ${NAME} is replaced from the environment:
   // models: {

@@ -173,7 +173,7 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "gateway.cliAgents|portals|publicOrigin|push|terminal",
         "gateway.controlUi.allowExternalEmbedUrls|allowInsecureAuth|automaticallyFetchFavicons|basePath",
         "gateway.controlUi.chatMessageMaxWidth|communityInvite|dangerouslyAllowHostHeaderOriginFallback",
-        "gateway.controlUi.dangerouslyDisableDeviceAuth|embedSandbox|enabled|environment|experimental|github|root",
+        "gateway.controlUi.dangerouslyDisableDeviceAuth|embedSandbox|environment|experimental|github|root",
         "gateway.controlUi.sessionObserver",
         "mcp.apps",
     ),

@@ -21,6 +21,8 @@ def to_banner(opened: Gateway, config: Config, credentials: Credentials, address
     url = f"http://{_url_host(address[0])}:{address[1]}"
     agents, catalog = opened.roster.agents, opened.catalog
     lines = [f"OpenClaw Gateway {__version__} is listening on {url}", f"  try it       {url}/docs"]
+    if config.gateway.control_ui.enabled:
+        lines.append(f"  page         {url}/")
     lines += [f"  agent        {agent.id}, answered by {catalog.describe(agent)}" for agent in agents]
     missing = catalog.missing_installation(agents)
     if missing is not None:

@@ -266,6 +266,8 @@ FAULTS: dict[str, Fault] = {
     "resumed-chunk-of-another-run": altered_block(_NUMBERED, lambda it: it.replace(b"chatcmpl_", b"chatcmpl_0", 1)),
     "resumed-stream-with-two-ends": altered_block(b'"finish_reason":"', lambda it: it + it),
     "event-without-text": altered_event(b"text.delta", lambda it: it.replace(b'"text":', b'"txet":')),
+    "page-without-policy": without_header("content-security-policy"),
+    "script-as-text": with_other_success("200 OK", content_type="text/plain"),
     "no-cache-control": without_header("cache-control"),
     "sniffing-allowed": with_headers(x_content_type_options="sniff"),
     "undocumented-header": with_headers(x_powered_by="curiosity"),

@@ -52,6 +52,7 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 GENERATED = ("examples", "fuzzing")
 DOCS_ASSET = "GET /docs/{asset}"
 ERROR_PAGE = "GET /docs/errors/{code}"
+PAGE_ASSET = "GET /ui/{asset}"
 
 _LISTS = ("models", "sessions", "runs", "usage", "approvals", "tools")
 
@@ -78,6 +79,8 @@ REJECTIONS = {
     **{f"{method} /v1/{name}": ["400", "401"] for method in ("GET", "HEAD") for name in _LISTS},
     **{f"{method} /v1/runs": ["400", "401", "414"] for method in ("GET", "HEAD")},  # keys and cursors may be long
     DOCS_ASSET: ["400", "404"],
+    PAGE_ASSET: ["400", "404"],
+    f"HEAD {PAGE_ASSET.partition(' ')[2]}": ["400", "404"],
     ERROR_PAGE: ["400", "404"],
     f"HEAD {ERROR_PAGE.partition(' ')[2]}": ["400", "404"],
     f"HEAD {DOCS_ASSET.partition(' ')[2]}": ["400", "404"],

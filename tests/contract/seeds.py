@@ -25,6 +25,7 @@ def contract_config() -> dict[str, Any]:
     config["gateway"]["http"]["endpoints"]["metrics"] = {"enabled": True}
     config["gateway"]["http"]["endpoints"]["tools"] = {"enabled": True}
     config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
+    config["gateway"]["controlUi"] = {"enabled": True}
     config["embeddings"] = {"model": "scripted/echo"}
     never = 1_000_000_000  # so that every answer has the headers of limits
     limits = {"requestsPerMinute": never, "tokensPerMinute": never, "concurrentRuns": never}

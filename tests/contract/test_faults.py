@@ -100,6 +100,8 @@ FAULTS = (
     Fault("resumed-chunk-with-other-number", CHAT_STREAM, ("contract_conformance",)),
     Fault("resumed-chunk-of-another-run", CHAT_STREAM, ("contract_conformance",)),
     Fault("resumed-stream-with-two-ends", CHAT_STREAM, ("contract_conformance",)),
+    Fault("page-without-policy", "GET /", ("response_headers_conformance", "contract_conformance")),
+    Fault("script-as-text", "GET /ui/{asset}", ("content_type_conformance", "contract_conformance")),
     Fault("no-cache-control", "GET /healthz", ("response_headers_conformance", "contract_conformance")),
     Fault("sniffing-allowed", "GET /healthz", ("response_headers_conformance", "contract_conformance")),
     Fault("undocumented-header", "GET /healthz", ("contract_conformance",)),

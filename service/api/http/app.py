@@ -45,6 +45,7 @@ LARGE_BODY_BYTES = 256 * 1024
 _PIECE_BYTES = 1024 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _ENABLING_KEY = "gateway.http.endpoints.{}.enabled"
+_PAGE_KEYS = {"controlUi": "gateway.controlUi.enabled"}
 _JSON = "application/json"
 
 
@@ -98,7 +99,7 @@ class _Admission:
         public = request.endpoint in self._public
         endpoints = self._endpoints.get(request.endpoint or "")
         if endpoints is not None and settings.enabled_endpoints.isdisjoint(endpoints):
-            key = _ENABLING_KEY.format(endpoints[0])
+            key = _PAGE_KEYS.get(endpoints[0]) or _ENABLING_KEY.format(endpoints[0])
             text = f"This endpoint is disabled. Set {key} to true in the configuration."
             raise GatewayError("endpoint_disabled", text)
         if not public and settings.authenticator is None:

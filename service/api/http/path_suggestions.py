@@ -51,7 +51,7 @@ def suggest_path(path: str, is_known: Callable[[str], bool]) -> str | None:
     `is_known` returns True for a path of this gateway.
     """
     for candidate in _variants(path):
-        if candidate != path and is_known(candidate):
+        if candidate not in (path, "/") and is_known(candidate):
             return f"Use {candidate}."
     part = next(iter(_relative(path).strip("/").split("/")))
     if part in _NOT_OFFERED:

@@ -275,7 +275,7 @@ def test_wrong_method_is_405_on_every_path(gateway: LiveGateway, path: str, meth
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "//", "/v1", "/v1/chat/completions/", "//healthz", "/docs/", "/docs/x", "/%00", "/v1/models/"]
+    "path", ["//", "///", "/v1", "/v1/chat/completions/", "//healthz", "/docs/", "/docs/x", "/%00", "/v1/models/"]
 )
 def test_unknown_path_is_404_with_envelope(gateway: LiveGateway, path: str) -> None:
     with gateway.client() as client:

@@ -23,6 +23,7 @@ from service.storage.database.schema import HEAD
 
 CHECKOUT = Path(__file__).parents[3]
 PACKAGES = ("service", "handlers")
+PAGE = CHECKOUT / "service" / "api" / "control_ui"
 DIST_INFO = f"openclaw_gateway-{__version__}.dist-info"
 
 
@@ -71,7 +72,8 @@ def test_the_contract_is_inside_once_and_unchanged(wheel: zipfile.ZipFile) -> No
 def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     modules = {path.relative_to(CHECKOUT).as_posix() for name in PACKAGES for path in (CHECKOUT / name).rglob("*.py")}
     packed = {name for name in wheel.namelist() if not name.startswith(f"{DIST_INFO}/")}
-    assert packed == modules | {"service/openapi.yaml", "service/openapi.json"}
+    page = {path.relative_to(CHECKOUT).as_posix() for path in PAGE.iterdir() if path.is_file()}
+    assert packed == modules | page | {"service/openapi.yaml", "service/openapi.json"}
 
 
 MIGRATING_PROGRAM = """
@@ -105,9 +107,12 @@ def test_metadata_lists_requirements(distribution: PathDistribution) -> None:
 
 
 def test_the_licence_comes_with_its_text(wheel: zipfile.ZipFile, distribution: PathDistribution) -> None:
-    assert distribution.metadata["License-Expression"] == "MIT"
-    assert distribution.metadata.get_all("License-File") == ["LICENSE"]
-    assert wheel.read(f"{DIST_INFO}/licenses/LICENSE") == (CHECKOUT / "LICENSE").read_bytes()
+    assert distribution.metadata["License-Expression"] == "MIT AND BSD-3-Clause AND Apache-2.0"
+    libraries = [path.relative_to(CHECKOUT).as_posix() for path in sorted(PAGE.glob("LICENSE.*"))]
+    assert len(libraries) == 3
+    assert distribution.metadata.get_all("License-File") == ["LICENSE", *libraries]
+    for name in ("LICENSE", *libraries):
+        assert wheel.read(f"{DIST_INFO}/licenses/{name}") == (CHECKOUT / name).read_bytes()
 
 
 def test_the_command_is_openclaw(distribution: PathDistribution) -> None:

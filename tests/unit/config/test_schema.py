@@ -237,7 +237,7 @@ def test_openclaw_keys_without_effect_are_ignored_with_notice() -> None:
         "channels": {"telegram": {"token": SECRET}},
         "plugins": [],
         "cron": {},
-        "gateway": {"controlUi": {"enabled": True}},
+        "gateway": {"controlUi": {"basePath": "/ui"}},
         "agents": {"defaults": {"models": {"openai/gpt-5": {}}}, "list": [{"id": "a", "sandbox": {"prune": {}}}]},
     }
     config, notices = parse_config(data)
@@ -246,7 +246,7 @@ def test_openclaw_keys_without_effect_are_ignored_with_notice() -> None:
         "channels",
         "plugins",
         "cron",
-        "gateway.controlUi.enabled",
+        "gateway.controlUi.basePath",
         "agents.list[0].sandbox.prune",
     ]
     assert SECRET not in " ".join(notices)

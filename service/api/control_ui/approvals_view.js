@@ -1,0 +1,72 @@
+// @ts-check
+/** Tool calls that wait for a person. They are shown in their panel and in the chat that waits for them. */
+
+import { getJson, postJson } from "./api.js";
+import { redraw } from "./draw.js";
+import { ago, pretty, time } from "./format.js";
+import { html, nothing } from "./lit-html.js";
+import { errorNote, Loaded } from "./parts.js";
+import { may, onEvent } from "./socket.js";
+
+const LABELS = { "allow-once": "Allow once", "allow-session": "Allow in this session", deny: "Deny" };
+const POLL_MS = 10_000;
+
+const pending = new Loaded(() => getJson("/v1/approvals", { limit: 100 }));
+/** @type {Error|null} */
+let refusal = null;
+let timer = 0;
+
+onEvent((name) => {
+  if (name.startsWith("exec.approval.") || name === "open") refreshApprovals();
+});
+
+export function refreshApprovals() {
+  if (may("admin")) pending.refresh();
+}
+
+export const approvalsPanel = {
+  name: "approvals",
+  label: "Approvals",
+  open() {
+    pending.refresh();
+    timer = setInterval(() => pending.refresh(), POLL_MS);
+  },
+  close() {
+    clearInterval(timer);
+    refusal = null;
+  },
+  badge: () => pending.value?.data.length ?? 0,
+  clear: () => pending.clear(),
+  view: () => html`<section class="page"><header class="bar"><h1>Approvals</h1></header>
+    ${refusal ? errorNote(refusal) : nothing}
+    ${pending.view(({ data }) => (data.length ? html`<div class="cards">${data.map(card)}</div>` : nobodyWaits()))}</section>`,
+};
+
+const nobodyWaits = () => html`<div class="empty"><h2>Nothing waits for you</h2>
+  <p>Tool calls that need a person's consent appear here and in their chat.</p></div>`;
+
+/** Show the pending approvals of a run. @param {string} runId */
+export const approvalsOf = (runId) => (pending.value?.data ?? []).filter((one) => one.run_id === runId).map(card);
+
+/** @param {any} approval */
+function card(approval) {
+  const { id, tool, agent, decisions, created_at: created, expires_at: expires } = approval;
+  return html`<article class="card approval">
+    <p><strong>${agent}</strong> wants to use <code>${tool}</code> <span class="faint">asked ${ago(created)}, until ${time(expires)}</span></p>
+    <pre tabindex="0">${pretty(approval.arguments)}</pre>
+    <div class="row">${decisions.map((decision) => html`<button type="button" class=${decision === "deny" ? "" : decision === "allow-once" ? "main" : ""}
+      @click=${() => decide(id, decision)}>${LABELS[decision] ?? decision}</button>`)}</div>
+  </article>`;
+}
+
+/** @param {string} id @param {string} decision */
+async function decide(id, decision) {
+  refusal = null;
+  try {
+    await postJson(`/v1/approvals/${encodeURIComponent(id)}`, { decision });
+  } catch (error) {
+    refusal = /** @type {Error} */ (error);
+  }
+  await pending.refresh();
+  redraw();
+}

@@ -1,0 +1,237 @@
+// @ts-check
+/** The conversation that is open: what it consists of, and the run that answers it. */
+
+import { ApiError, call, getJson, postJson, readEvents, toHeader, UNREACHABLE } from "./api.js";
+import { addStreamed, message, toRequest, toShown } from "./conversation.js";
+import { redraw } from "./draw.js";
+import { loadSession } from "./sessions_api.js";
+import { may } from "./socket.js";
+
+const SHOWN = { "x-openclaw-events": "reasoning,tools" };
+const RECONNECT_SECONDS = [0.5, 1, 2, 3, 5, 5, 5, 5, 5, 5, 5, 5];
+
+/** @typedef {import("./conversation.js").Shown} Shown */
+
+/** What was shown of answers while they came; the reasoning is not stored. @type {Map<string, Shown>} */
+const streamed = new Map();
+
+export const chat = {
+  /** @type {{id: string, description: string}[]} */ agents: [],
+  agent: "",
+  /** The key of the session, once it has one. */ key: "",
+  title: "",
+  /** @type {Shown[]} */ messages: [],
+  /** @type {any[]} */ branches: [],
+  isStored: false,
+  isCut: false,
+  isLoading: false,
+  /** @type {Error|null} */ error: null,
+  /** A conversation whose last message was not answered. @type {Shown[]|null} */ failed: null,
+  /** @type {{runId: string, after: number, note: string, isStopping: boolean, control: AbortController}|null} */ run: null,
+  /** Changes with each conversation. */ id: 0,
+};
+
+export async function loadAgents() {
+  const { data } = await getJson("/v1/models");
+  const named = data.filter(({ id }) => id.startsWith("openclaw/") && id !== "openclaw/default");
+  chat.agents = named.map(({ id, description }) => ({ id: id.slice("openclaw/".length), description }));
+  const usual = data.find(({ id }) => id === "openclaw")?.description;
+  chat.agent ||= chat.agents.find(({ description }) => description === usual)?.id ?? chat.agents[0]?.id ?? "";
+  redraw();
+}
+
+/** Begin a conversation. */
+export function begin() {
+  leave();
+  const empty = { key: "", title: "", messages: [], branches: [], isStored: false, isCut: false, error: null, failed: null };
+  Object.assign(chat, empty, { id: chat.id + 1, isLoading: false });
+  redraw();
+}
+
+/** Stop following the run of this conversation; it goes on. */
+function leave() {
+  const run = chat.run;
+  chat.run = null;
+  run?.control.abort();
+}
+
+/** Open a session. @param {string} key @param {number} [branch] */
+export async function open(key, branch) {
+  begin();
+  Object.assign(chat, { key, isLoading: true });
+  await reload(branch);
+}
+
+/** Load the session again. @param {number} [branch] */
+async function reload(branch) {
+  const { id, key } = chat;
+  try {
+    const session = await loadSession(key, branch);
+    if (chat.id !== id || chat.run) return;
+    const shown = toShown(session.messages);
+    addStreamed(shown, streamed);
+    const { agent, branches, isCut } = session;
+    Object.assign(chat, { agent, branches, isCut, messages: shown, isStored: shown.length > 0, error: null });
+    chat.title = session.title ?? "";
+    if (branch === undefined && session.active_run_ids.length) join(session.active_run_ids[0]);
+  } catch (error) {
+    if (chat.id === id) chat.error = /** @type {Error} */ (error);
+  }
+  if (chat.id === id) chat.isLoading = false;
+  redraw();
+}
+
+/** Send a message. @param {string} text @param {string[]} pictures */
+export const send = (text, pictures) => answer([...chat.messages, message("user", { text, pictures })]);
+
+/** Send a message again in place of the one at `place`, with another text. @param {number} place @param {string} text */
+export function edit(place, text) {
+  const changed = { ...chat.messages[place], text, index: null };
+  return answer([...chat.messages.slice(0, place), changed]);
+}
+
+/** Ask again for the answer at `place`. @param {number} place */
+export const regenerate = (place) => answer(chat.messages.slice(0, place));
+
+export const retry = () => answer(chat.failed ?? []);
+
+/** Get an answer to a conversation. @param {Shown[]} conversation */
+function answer(conversation) {
+  const given = toRequest(conversation, chat.isStored);
+  return carryOut(conversation, (run) => start(run, given));
+}
+
+/** Follow a run that goes on in this session; what it answers is not stored yet. @param {string} runId */
+function join(runId) {
+  return carryOut(chat.messages, (run) => {
+    run.runId = runId;
+    return call("GET", streamPath(run), { headers: SHOWN, signal: run.control.signal });
+  });
+}
+
+/** Show a run that answers `conversation` to its end. @param {Shown[]} conversation @param {(run: any) => Promise<Response>} begun */
+async function carryOut(conversation, begun) {
+  const before = { messages: chat.messages, isStored: chat.isStored };
+  const shown = message("assistant", { isLive: true });
+  const run = { runId: "", after: 0, note: "", isStopping: false, control: new AbortController() };
+  Object.assign(chat, { messages: [...conversation, shown], run, error: null, failed: null });
+  redraw();
+  /** @type {any} */
+  let error = null;
+  try {
+    await follow(run, shown, await begun(run));
+  } catch (problem) {
+    error = problem;
+  }
+  if (chat.run !== run) return;
+  shown.isLive = false;
+  chat.run = null;
+  if (error && !(run.isStopping && isStop(error))) chat.error = error;
+  const isFailed = error && !shown.text && !shown.steps.length;
+  if (isFailed && before.messages !== conversation) Object.assign(chat, before, { failed: conversation });
+  else await settle(conversation);
+  redraw();
+}
+
+/** @param {any} run @param {any[]} messages */
+async function start(run, messages) {
+  chat.key ||= `page:${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2)}`;
+  const headers = { "x-openclaw-session-key": toHeader(chat.key), ...SHOWN };
+  if (may("write")) headers["x-openclaw-on-disconnect"] = "continue";
+  const body = { model: `openclaw/${chat.agent}`, messages, stream: true, stream_options: { include_usage: true } };
+  const response = await call("POST", "/v1/chat/completions", { body, headers, signal: run.control.signal });
+  run.runId = response.headers.get("x-openclaw-run-id") ?? "";
+  chat.key = decodeURIComponent(response.headers.get("x-openclaw-session-key") ?? chat.key);
+  if (/^(#\/chat.*)?$/.test(location.hash)) history.replaceState(null, "", `#/chat/${encodeURIComponent(chat.key)}`);
+  return response;
+}
+
+/** Show the chunks of a stream to its end; go on behind the last one when the connection breaks. @param {any} run @param {Shown} shown @param {Response} response */
+async function follow(run, shown, response) {
+  shown.runId = run.runId;
+  streamed.set(run.runId, shown);
+  let source = response;
+  while (!(await isWhole(run, shown, source))) {
+    if (!may("write") || !run.runId) throw new ApiError(0, { message: "The connection broke before the answer was complete." });
+    source = await resume(run);
+  }
+}
+
+/** @param {any} run @param {Shown} shown @param {Response} response */
+async function isWhole(run, shown, response) {
+  try {
+    for await (const { data } of readEvents(response)) {
+      if (data === "[DONE]") return true;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new ApiError(200, chunk.error);
+      run.note = "";
+      take(run, shown, chunk);
+    }
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status) throw error;
+  }
+  return false;
+}
+
+/** Where the rest of a run's stream is. @param {any} run */
+const streamPath = ({ runId, after }) => `/v1/runs/${encodeURIComponent(runId)}/chat-stream?after=${after}&include_usage=true`;
+
+/** @param {any} run @returns {Promise<Response>} */
+async function resume(run) {
+  run.note = "The connection was lost. Reconnecting…";
+  redraw();
+  for (const seconds of RECONNECT_SECONDS) {
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    try {
+      return await call("GET", streamPath(run), { headers: SHOWN, signal: run.control.signal });
+    } catch (error) {
+      if (!(error instanceof ApiError) || (error.status && error.status !== 503)) throw error;
+    }
+  }
+  throw new ApiError(0, { message: UNREACHABLE });
+}
+
+/** @param {any} run @param {Shown} shown @param {any} chunk */
+function take(run, shown, chunk) {
+  const { delta } = chunk.choices[0] ?? {};
+  if (delta?.content) shown.text += delta.content;
+  if (delta?.reasoning_content) shown.reasoning += delta.reasoning_content;
+  if (chunk.usage) shown.usage = chunk.usage;
+  const more = chunk.openclaw ?? {};
+  if (more.sequence_number) run.after = more.sequence_number;
+  if (more.type === "tool.started") {
+    shown.steps.push({ id: more.tool_call_id, name: more.name, label: more.label, arguments: "", result: null, ok: null, ms: null });
+  } else if (more.type === "tool.ended") {
+    const step = shown.steps.find(({ id }) => id === more.tool_call_id);
+    if (step) Object.assign(step, { ok: more.ok, ms: more.duration_ms });
+  }
+  redraw();
+}
+
+/** @param {any} error */
+const isStop = (error) => error.code === "run_aborted" || error.name === "AbortError";
+
+/** Take over what the gateway has stored, after a run that has said something. @param {Shown[]} conversation */
+async function settle(conversation) {
+  const { error } = chat;
+  chat.isStored = true;
+  if (!may("read")) return;
+  await reload();
+  chat.error ??= error;
+  if (chat.error && chat.messages.length < conversation.length) chat.failed = conversation;
+}
+
+/** End the run. */
+export async function stop() {
+  const run = chat.run;
+  if (!run) return;
+  run.isStopping = true;
+  redraw();
+  if (!may("write") || !run.runId) return run.control.abort();
+  try {
+    await postJson(`/v1/runs/${run.runId}/cancel`);
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.code !== "run_ended") chat.error = /** @type {Error} */ (error);
+  }
+  redraw();
+}

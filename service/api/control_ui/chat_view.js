@@ -1,0 +1,264 @@
+// @ts-check
+/** The panel in which people talk to agents. */
+
+import { approvalsOf } from "./approvals_view.js";
+import { begin, chat, edit, loadAgents, open, regenerate, retry, send, stop } from "./chat.js";
+import { redraw } from "./draw.js";
+import { compact, duration, pretty, shorten } from "./format.js";
+import { html, nothing, render } from "./lit-html.js";
+import { markdown } from "./markdown.js";
+import { errorNote, icon, iconButton } from "./parts.js";
+import { toDataUris } from "./pictures.js";
+
+const NEAR_END_PX = 120;
+
+/** What is being written. @type {{text: string, pictures: string[], editing: number|null, error: Error|null, agentsError: Error|null}} */
+const draft = { text: "", pictures: [], editing: null, error: null, agentsError: null };
+
+/** The element of the conversation shown; another conversation has another one. @type {{id: number, element: HTMLElement}} */
+const shown = { id: -1, element: document.createElement("div") };
+
+export const chatPanel = {
+  name: "chat",
+  label: "Chat",
+  /** @param {string} key */
+  open(key) {
+    if (!chat.agents.length) loadAgents().then(() => (draft.agentsError = null), (error) => (draft.agentsError = error)).then(redraw);
+    if (key && key !== chat.key) open(key);
+    else if (!key && chat.key && !chat.run) begin();
+  },
+  close() {},
+  view,
+};
+
+function view() {
+  return html`<section class="chat" aria-label="Chat">${header()}${conversation()}${composer()}</section>`;
+}
+
+function header() {
+  return html`<header class="bar">
+    ${chat.messages.length || chat.key ? html`<h1>${shorten(chat.title || firstText() || "New chat", 80)}</h1>` : html`<h1>New chat</h1>`}
+    ${branchSwitch()}
+    ${agentChoice()}
+    ${chat.messages.length ? iconButton("plus", "New chat", newChat) : nothing}
+  </header>`;
+}
+
+const firstText = () => chat.messages[0]?.text ?? "";
+
+function newChat() {
+  location.hash = "#/chat";
+  begin();
+  focusComposer();
+}
+
+function agentChoice() {
+  const isFixed = chat.messages.length > 0;
+  if (isFixed || chat.agents.length < 2) return html`<span class="tag" title="The agent">${chat.agent}</span>`;
+  const choose = (event) => ((chat.agent = event.target.value), redraw());
+  return html`<label class="choice"><span class="hidden">Agent</span>
+    <select @change=${choose}>${chat.agents.map(({ id, description }) =>
+      html`<option value=${id} title=${description} ?selected=${id === chat.agent}>${id}</option>`)}</select></label>`;
+}
+
+function branchSwitch() {
+  const tips = chat.branches.map(({ index }) => index);
+  if (tips.length < 2 || chat.run) return nothing;
+  const last = chat.messages.at(-1)?.index ?? null;
+  const place = Math.max(0, tips.findIndex((index) => index === last));
+  const go = (by) => () => open(chat.key, tips[place + by]);
+  return html`<div class="branches" role="group" aria-label="Branches of this conversation">
+    ${iconButton("left", "Earlier branch", go(-1), place === 0)}
+    <span>${place + 1}/${tips.length}</span>
+    ${iconButton("right", "Later branch", go(1), place === tips.length - 1)}
+  </div>`;
+}
+
+function conversation() {
+  if (shown.id !== chat.id) {
+    Object.assign(shown, { id: chat.id, element: Object.assign(document.createElement("div"), { className: "messages" }) });
+    draft.editing = null;
+    shown.element.tabIndex = 0;
+    shown.element.setAttribute("role", "log");
+    shown.element.setAttribute("aria-live", "off");
+    shown.element.setAttribute("aria-label", "Conversation");
+  }
+  const { element } = shown;
+  const isAtEnd = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_END_PX;
+  render(messages(), element);
+  if (isAtEnd) requestAnimationFrame(() => (element.scrollTop = element.scrollHeight));
+  return element;
+}
+
+function messages() {
+  const failed = chat.failed?.at(-1);
+  return html`<div class="column">
+    ${chat.isCut ? html`<p class="note">The first messages of this long conversation are not shown, so that it cannot be continued here.</p>` : nothing}
+    ${chat.messages.map((one, place) => (one.role === "user" ? userMessage(one, place) : answerMessage(one, place)))}
+    ${chat.isLoading ? html`<p class="empty">Loading…</p>` : nothing}
+    ${failed && !chat.messages.includes(failed) ? html`<div class="user failed"><div class="bubble">${failed.text}</div></div>` : nothing}
+    ${chat.error ? errorNote(chat.error, chat.failed ? retry : null) : nothing}
+    ${chat.messages.length || chat.isLoading || chat.error ? nothing : welcome()}
+  </div>`;
+}
+
+function welcome() {
+  const agent = chat.agents.find(({ id }) => id === chat.agent);
+  return html`<div class="welcome"><h2>What can I do for you?</h2>
+    ${draft.agentsError ? errorNote(draft.agentsError) : html`<p>${agent?.description ?? ""}</p>`}</div>`;
+}
+
+/** @param {import("./chat.js").Shown} one @param {number} place */
+function userMessage(one, place) {
+  if (draft.editing === place) return editor(one, place);
+  return html`<article class="user" aria-label="You">
+    ${one.pictures.length ? html`<div class="pictures">${one.pictures.map(picture)}</div>` : nothing}
+    ${one.unreadable ? html`<p class="note">This message is too long to be shown.</p>` : nothing}
+    ${one.text ? html`<div class="bubble">${one.text}</div>` : nothing}
+    <div class="actions">${iconButton("copy", "Copy message", () => copy(one.text))}
+      ${iconButton("edit", "Edit message", () => startEditing(place), !canAsk())}</div>
+  </article>`;
+}
+
+/** Show a picture if the text of its address holds it. @param {string} uri */
+const picture = (uri) => (uri.startsWith("data:image/") ? html`<img src=${uri} alt="Attached picture">` : html`<span class="tag">picture: ${shorten(uri, 60)}</span>`);
+
+/** @param {import("./chat.js").Shown} one @param {number} place */
+function editor(one, place) {
+  const done = (event) => {
+    event.preventDefault();
+    draft.editing = null;
+    edit(place, event.target.elements.text.value);
+  };
+  const cancel = () => ((draft.editing = null), redraw());
+  return html`<form class="user editing" @submit=${done} @keydown=${(event) => event.key === "Escape" && cancel()}>
+    <textarea name="text" aria-label="Edit message" .value=${one.text} rows="3"></textarea>
+    <div class="row end"><button type="button" @click=${cancel}>Cancel</button><button class="main">Send</button></div>
+  </form>`;
+}
+
+/** @param {number} place */
+function startEditing(place) {
+  draft.editing = place;
+  redraw();
+  requestAnimationFrame(() => requestAnimationFrame(() => /** @type {HTMLElement|null} */ (shown.element.querySelector(".editing textarea"))?.focus()));
+}
+
+const canAsk = () => !chat.run && !chat.isCut && !chat.isLoading && !chat.messages.some(({ unreadable }) => unreadable);
+
+/** @param {import("./chat.js").Shown} one @param {number} place */
+function answerMessage(one, place) {
+  const isWaiting = one.isLive && !one.text;
+  return html`<article class="answer" aria-label="Answer" aria-busy=${one.isLive ? "true" : "false"}>
+    ${one.reasoning ? html`<details class="fold"><summary>${isWaiting ? "Thinking…" : "Reasoning"}</summary><div class="thoughts">${one.reasoning}</div></details>` : nothing}
+    ${one.steps.map(stepView)}
+    ${one.text ? markdown(one, one.text, !one.isLive) : nothing}
+    ${isWaiting ? html`<p class="waiting"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
+    ${one.isLive ? approvalsOf(chat.run?.runId ?? "") : nothing}
+    ${one.isLive && chat.run?.note ? html`<p class="note" role="status">${chat.run.note}</p>` : nothing}
+    ${one.isLive ? nothing : answerActions(one, place)}
+  </article>`;
+}
+
+/** @param {import("./chat.js").Shown} one @param {number} place */
+function answerActions(one, place) {
+  return html`<div class="actions">${iconButton("copy", "Copy answer", () => copy(one.text))}
+    ${iconButton("again", "Ask again", () => regenerate(place), !canAsk())}
+    ${one.usage ? html`<span class="faint">${compact(one.usage.prompt_tokens)} in, ${compact(one.usage.completion_tokens)} out</span>` : nothing}</div>`;
+}
+
+/** @param {import("./conversation.js").Step} step */
+function stepView(step) {
+  const isRunning = step.ok === null && step.result === null;
+  return html`<details class="fold step">
+    <summary><span class="mark ${step.ok === false ? "bad" : isRunning ? "busy" : "good"}" aria-hidden="true"></span>
+      <code>${shorten(step.label === step.name && step.arguments ? `${step.name} ${step.arguments}` : step.label, 90)}</code>
+      <span class="faint">${isRunning ? "running…" : step.ok === false ? "failed" : duration(step.ms)}</span></summary>
+    ${step.arguments ? html`<h3>Arguments</h3><pre tabindex="0">${pretty(step.arguments)}</pre>` : nothing}
+    ${step.result === null ? html`<p class="faint">The result is shown when the answer is complete.</p>` : html`<h3>Result</h3><pre tabindex="0">${step.result}</pre>`}
+  </details>`;
+}
+
+/** @param {string} text */
+const copy = (text) => navigator.clipboard?.writeText(text).catch(() => {});
+
+function composer() {
+  const isBlocked = !canAsk() && !chat.run;
+  return html`<form class="composer" @submit=${submit} @paste=${(event) => attach([...event.clipboardData.files], event)}
+      @dragover=${(event) => event.preventDefault()} @drop=${(event) => attach([...event.dataTransfer.files], event)}>
+    ${draft.error ? html`<p class="note bad" role="alert">${draft.error.message}</p>` : nothing}
+    ${draft.pictures.length ? html`<div class="pictures">${draft.pictures.map(chosenPicture)}</div>` : nothing}
+    <div class="box">
+      <label class="quiet attach" title="Attach pictures">${icon("clip")}<span class="hidden">Attach pictures</span>
+        <input type="file" accept="image/png,image/jpeg,image/gif,image/webp" multiple @change=${chooseFiles}></label>
+      <textarea id="message" aria-label="Message" rows="1" placeholder="Message ${chat.agent}" ?disabled=${isBlocked}
+        .value=${draft.text} @input=${typed} @keydown=${pressed}></textarea>
+      ${chat.run ? html`<button class="main round" type="button" aria-label="Stop" title="Stop" ?disabled=${chat.run.isStopping} @click=${stop}>${icon("stop")}</button>`
+        : html`<button class="main round" aria-label="Send" title="Send" ?disabled=${isBlocked || isEmpty()}>${icon("send")}</button>`}
+    </div>
+    <p class="hidden" role="status">${chat.run ? "The agent is answering." : chat.messages.length ? "The answer is complete." : ""}</p>
+  </form>`;
+}
+
+const isEmpty = () => !draft.text.trim() && !draft.pictures.length;
+
+/** @param {string} uri @param {number} place */
+const chosenPicture = (uri, place) => html`<span class="chosen"><img src=${uri} alt="Picture ${place + 1}">
+  ${iconButton("close", `Remove picture ${place + 1}`, () => (draft.pictures.splice(place, 1), redraw()))}</span>`;
+
+/** @param {any} event */
+function typed(event) {
+  draft.text = event.target.value;
+  redraw();
+}
+
+/** @param {KeyboardEvent} event */
+function pressed(event) {
+  const isTouch = matchMedia("(pointer: coarse)").matches;
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || isTouch) return;
+  event.preventDefault();
+  if (!chat.run && canAsk()) submit(event);
+}
+
+/** @param {Event} event */
+function submit(event) {
+  event.preventDefault();
+  if (isEmpty() || !canAsk()) return;
+  const { text, pictures } = draft;
+  Object.assign(draft, { text: "", pictures: [], error: null });
+  /** @type {HTMLTextAreaElement} */ (document.getElementById("message")).value = ""; // what was typed last may not be drawn yet
+  shown.element.scrollTop = shown.element.scrollHeight;
+  send(text, pictures);
+}
+
+/** @param {any} event */
+function chooseFiles(event) {
+  const files = [...event.target.files];
+  event.target.value = "";
+  attach(files);
+}
+
+/** @param {File[]} files @param {Event} [event] */
+async function attach(files, event) {
+  if (!files.length) return;
+  event?.preventDefault();
+  try {
+    const earlier = await Promise.all(draft.pictures.map(async (uri) => (await fetchPicture(uri))));
+    draft.pictures = await toDataUris([...earlier, ...files]);
+    draft.error = null;
+  } catch (error) {
+    draft.error = /** @type {Error} */ (error);
+  }
+  redraw();
+}
+
+/** @param {string} uri */
+function fetchPicture(uri) {
+  const [head, data] = uri.split(",");
+  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  return new Blob([bytes], { type: head.slice("data:".length, head.indexOf(";")) });
+}
+
+export function focusComposer() {
+  requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById("message")?.focus()));
+}

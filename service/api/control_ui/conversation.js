@@ -1,0 +1,94 @@
+// @ts-check
+/**
+ * A conversation as it is shown, made of a session's stored messages, and as it is sent: the page always brings the whole
+ * conversation, so that the gateway finds by itself where it goes on, or where a branch begins (docs/sessions.md).
+ *
+ * @typedef {{id: string, name: string, label: string, arguments: string, result: string|null, ok: boolean|null, ms: number|null}} Step
+ * @typedef {{role: "user"|"assistant", text: string, pictures: string[], reasoning: string, steps: Step[], index: number|null,
+ *   runId: string, unreadable: boolean, usage?: any, isLive?: boolean}} Shown
+ */
+
+/** @param {"user"|"assistant"} role @param {Partial<Shown>} given @returns {Shown} */
+export const message = (role, given = {}) => ({
+  ...{ role, text: "", pictures: [], reasoning: "", steps: [], index: null, runId: "", unreadable: false },
+  ...given,
+});
+
+/** Return what is shown of stored messages: an answer with its tools is one message. @param {any[]} stored @returns {Shown[]} */
+export function toShown(stored) {
+  /** @type {Shown[]} */
+  const shown = [];
+  for (const one of stored) {
+    const last = shown.at(-1);
+    if (one.role === "user") shown.push(toUser(one));
+    else if (last?.role === "assistant" && last.runId === one.run_id) extend(last, one);
+    else if (one.role !== "system") extend(shown[shown.push(message("assistant", { runId: one.run_id })) - 1], one);
+  }
+  return shown;
+}
+
+/** @param {any} stored */
+function toUser(stored) {
+  const parts = stored.content ?? [];
+  const pictures = parts.filter((part) => part.type === "image_url").map((part) => part.image_url.url);
+  const given = { text: textOf(parts), pictures, index: stored.index, runId: stored.run_id };
+  return message("user", { ...given, unreadable: stored.content === null });
+}
+
+/** @param {any[]} parts */
+const textOf = (parts) => parts.filter((part) => part.type === "text").map((part) => part.text).join("");
+
+/** @param {Shown} answer @param {any} stored */
+function extend(answer, stored) {
+  answer.index = stored.index;
+  const text = textOf(stored.content ?? []);
+  if (stored.role === "tool") {
+    const step = answer.steps.find(({ id }) => id === stored.tool_call_id);
+    if (step) Object.assign(step, { result: stored.content === null ? "(too long to be shown)" : text, ms: stored.duration_ms });
+    return;
+  }
+  answer.unreadable ||= stored.content === null && stored.tool_calls.length === 0;
+  if (text) answer.text += answer.text ? `\n\n${text}` : text;
+  for (const { id, function: { name, arguments: given } } of stored.tool_calls) {
+    answer.steps.push({ id, name, label: name, arguments: given, result: null, ok: null, ms: null });
+  }
+}
+
+/** Give loaded messages what only the stream has shown. @param {Shown[]} shown @param {Map<string, Shown>} streamed */
+export function addStreamed(shown, streamed) {
+  for (const one of shown) {
+    const seen = one.role === "assistant" ? streamed.get(one.runId) : undefined;
+    if (seen) Object.assign(one, { reasoning: seen.reasoning, usage: seen.usage });
+    for (const step of one.steps) step.ok = seen?.steps.find(({ id }) => id === step.id)?.ok ?? step.ok;
+  }
+}
+
+/**
+ * Return the messages of a request for the conversation `shown`, whose last one is to be answered.
+ *
+ * A message without an answer before it would be taken for a new one of the session; an empty answer, which counts for
+ * nothing else, says that this is the whole conversation. `isStored`: the session has messages.
+ * @param {Shown[]} shown @param {boolean} isStored
+ */
+export function toRequest(shown, isStored) {
+  const messages = shown.map((one) => ({ role: one.role, content: toContent(one) }));
+  const hasAnswer = shown.some(({ role, text }) => role === "assistant" && text);
+  return isStored && !hasAnswer ? [{ role: "assistant", content: "" }, ...messages] : messages;
+}
+
+/** @param {Shown} one */
+function toContent({ text, pictures }) {
+  if (pictures.length === 0) return text;
+  const shown = pictures.map((url) => ({ type: "image_url", image_url: { url } }));
+  return text ? [{ type: "text", text }, ...shown] : shown;
+}
+
+/** Return a conversation as Markdown. @param {string} title @param {Shown[]} shown */
+export function toMarkdown(title, shown) {
+  const parts = shown.map(({ role, text, pictures, steps }) => {
+    const used = steps.map(({ name }) => `*(used ${name})*\n\n`).join("");
+    const seen = pictures.length ? `\n\n*(${pictures.length} pictures)*` : "";
+    return `## ${role === "user" ? "User" : "Agent"}\n\n${used}${text}${seen}`;
+  });
+  return `# ${title}\n\n${parts.join("\n\n")}\n`;
+}

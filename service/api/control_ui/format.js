@@ -1,0 +1,53 @@
+// @ts-check
+/** Numbers and times as people read them. */
+
+const COUNT = new Intl.NumberFormat("en");
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const AGO = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
+const UNITS = /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60]]);
+
+/** @param {number} value */
+export const count = (value) => COUNT.format(value);
+
+/** @param {number} value */
+export const compact = (value) => COMPACT.format(value);
+
+/** @param {string} iso */
+export const time = (iso) => TIME.format(new Date(iso));
+
+/** Format US dollars, small amounts with four decimals. @param {number|null} dollars */
+export function money(dollars) {
+  if (dollars === null) return "unknown";
+  const digits = dollars === 0 || dollars >= 1 ? 2 : 4;
+  return `$${dollars.toFixed(digits)}`;
+}
+
+/** Format how long ago a time was. @param {string} iso */
+export function ago(iso) {
+  const seconds = (Date.parse(iso) - Date.now()) / 1000;
+  for (const [unit, size] of UNITS) if (Math.abs(seconds) >= size) return AGO.format(Math.round(seconds / size), unit);
+  return "just now";
+}
+
+/** @param {number|null} ms */
+export function duration(ms) {
+  if (ms === null) return "";
+  if (ms < 1000) return `${ms} ms`;
+  return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
+}
+
+/** Return the beginning of a text, on one line. @param {string} text @param {number} length */
+export function shorten(text, length) {
+  const line = text.replace(/\s+/g, " ").trim();
+  return line.length > length ? `${line.slice(0, length - 1)}…` : line;
+}
+
+/** Format JSON with indentation; other text is returned as it is. @param {string} text */
+export function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,50 @@
+// @ts-check
+/** Signing in: the token, the password or an API key is tried, and kept for this tab only. */
+
+import { ApiError, getJson, keepSecret } from "./api.js";
+import { redraw } from "./draw.js";
+import { html, nothing } from "./lit-html.js";
+import { errorNote } from "./parts.js";
+
+export const signIn = {
+  /** @type {Error|null} */ error: null,
+  isBusy: false,
+  /** Called when the caller is known. */ done: () => {},
+};
+
+/** Try what is kept, or nothing: a gateway may need no secret. @returns {Promise<boolean>} whether the caller is known */
+export async function isKnown() {
+  try {
+    await getJson("/v1/sessions", { limit: 1 });
+  } catch (error) {
+    if (error instanceof ApiError && error.code === "missing_scope") return true;
+    if (error instanceof ApiError && error.status === 401) keepSecret("");
+    if (!(error instanceof ApiError && error.code === "missing_credentials")) signIn.error = /** @type {Error} */ (error);
+    return false;
+  }
+  return true;
+}
+
+/** @param {SubmitEvent} event */
+async function submit(event) {
+  event.preventDefault();
+  const field = /** @type {HTMLInputElement} */ (/** @type {HTMLFormElement} */ (event.target).elements.namedItem("secret"));
+  keepSecret(field.value.trim());
+  Object.assign(signIn, { error: null, isBusy: true });
+  redraw();
+  const known = await isKnown();
+  signIn.isBusy = false;
+  if (known) signIn.done();
+  redraw();
+}
+
+export const signInView = () => html`<main class="sign-in"><form @submit=${submit}>
+  <h1>OpenClaw Gateway</h1>
+  <label for="secret">Token, password or API key</label>
+  <input id="secret" name="secret" type="password" autocomplete="current-password" required
+    aria-describedby="secret-help" ?disabled=${signIn.isBusy}>
+  <p id="secret-help" class="faint">It is kept in this tab until you close it. The operator finds the token with
+    <code>openclaw config get gateway.auth.token</code> and makes keys with <code>openclaw keys create</code>.</p>
+  ${signIn.error ? errorNote(signIn.error) : nothing}
+  <button class="main" ?disabled=${signIn.isBusy}>Sign in</button>
+</form></main>`;

@@ -1,0 +1,94 @@
+// @ts-check
+/** The gateway's WebSocket (docs/websocket.md): who is signed in, what happens, and what only it can answer. */
+
+import { secret } from "./api.js";
+import { redraw } from "./draw.js";
+
+const RETRY_MS = [500, 1000, 2000, 5000];
+const POLICY_VIOLATION = 1008;
+
+/** `state`: "off", "connecting", "open", or "refused". @type {{state: string, scopes: string[], version: string}} */
+export const live = { state: "off", scopes: [], version: "" };
+
+/** @type {WebSocket|null} */
+let socket = null;
+let attempts = 0;
+let number = 0;
+/** @type {Map<string, {resolve: (value: any) => void, reject: (error: Error) => void}>} */
+const waiting = new Map();
+/** @type {Set<(name: string, payload: any) => void>} */
+const listeners = new Set();
+
+/** Call `fn` with each event, and with "open" when a connection has begun. @param {(name: string, payload: any) => void} fn */
+export function onEvent(fn) {
+  listeners.add(fn);
+}
+
+/** Return true if the caller has a scope: "read", "write" or "admin". @param {string} name */
+export function may(name) {
+  const wider = { read: ["read", "write", "admin"], write: ["write", "admin"], admin: ["admin"] };
+  return wider[/** @type {"read"} */ (name)].some((scope) => live.scopes.includes(`operator.${scope}`));
+}
+
+export function connect() {
+  const opened = new WebSocket(location.origin.replace(/^http/, "ws") + "/");
+  socket = opened;
+  live.state = "connecting";
+  opened.onmessage = ({ data }) => receive(opened, JSON.parse(data));
+  opened.onclose = ({ code }) => {
+    if (socket !== opened) return;
+    fail();
+    live.state = code === POLICY_VIOLATION ? "refused" : "connecting";
+    if (live.state !== "refused") setTimeout(() => socket === opened && connect(), RETRY_MS[Math.min(attempts++, 3)]);
+    redraw();
+  };
+}
+
+export function disconnect() {
+  const closed = socket;
+  socket = null;
+  fail();
+  Object.assign(live, { state: "off", scopes: [] });
+  closed?.close();
+}
+
+function fail() {
+  for (const { reject } of waiting.values()) reject(new Error("The connection to the gateway was lost."));
+  waiting.clear();
+}
+
+/** Call a method and return its payload. @param {string} method @param {object} [params] @returns {Promise<any>} */
+export function request(method, params = {}) {
+  if (socket?.readyState !== WebSocket.OPEN) return Promise.reject(new Error("The gateway is not connected."));
+  const id = String(++number);
+  socket.send(JSON.stringify({ type: "req", id, method, params }));
+  return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
+}
+
+/** @param {WebSocket} opened @param {any} frame */
+function receive(opened, frame) {
+  if (opened !== socket) return;
+  if (frame.event === "connect.challenge") greet();
+  else if (frame.type === "event") for (const listener of listeners) listener(frame.event, frame.payload);
+  else if (frame.ok) settle(frame.id, "resolve", frame.payload);
+  else settle(frame.id, "reject", Object.assign(new Error(frame.error.message), { code: frame.error.details?.code ?? "" }));
+}
+
+/** @param {string} id @param {"resolve"|"reject"} how @param {any} value */
+function settle(id, how, value) {
+  waiting.get(id)?.[how](value);
+  waiting.delete(id);
+}
+
+function greet() {
+  const client = { id: "control-ui", version: "1", platform: "web", mode: "ui" };
+  const auth = secret() ? { auth: { token: secret(), password: secret() } } : {};
+  const wanted = ["operator.admin"];
+  const params = { minProtocol: 4, maxProtocol: 4, client, scopes: wanted, caps: ["tool-events"], ...auth };
+  request("connect", params).then((hello) => {
+    attempts = 0;
+    Object.assign(live, { state: "open", scopes: hello.auth.scopes, version: hello.server.version });
+    for (const listener of listeners) listener("open", hello);
+    redraw();
+  }, () => {});
+}

