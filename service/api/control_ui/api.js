@@ -2,6 +2,8 @@
 /** Calls of the gateway's HTTP API, as openapi.yaml describes it. The secret stays in this tab until it is closed. */
 
 const SECRET = "openclaw.secret";
+/** After so long, reading makes room for drawing. */
+const BUSY_MS = 8;
 
 /** A refusal, in the gateway's own words; `status` 0 if the gateway could not be reached. */
 export class ApiError extends Error {
@@ -80,6 +82,7 @@ export const postJson = async (path, body) => (await call("POST", path, { body }
 export async function* readEvents(response) {
   const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let began = performance.now();
   try {
     while (true) {
       const { done, value } = await reader.read();
@@ -89,6 +92,10 @@ export async function* readEvents(response) {
       for (const block of blocks) {
         const event = toEvent(block);
         if (event.data) yield event;
+        if (performance.now() - began > BUSY_MS) {
+          await new Promise((resolve) => setTimeout(resolve));
+          began = performance.now();
+        }
       }
     }
   } catch (error) {

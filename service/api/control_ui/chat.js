@@ -2,7 +2,7 @@
 /** The conversation that is open: what it consists of, and the run that answers it. */
 
 import { ApiError, call, getJson, postJson, readEvents, toHeader, UNREACHABLE } from "./api.js";
-import { addStreamed, message, toRequest, toShown } from "./conversation.js";
+import { addKnown, message, toRequest, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { loadSession } from "./sessions_api.js";
 import { may } from "./socket.js";
@@ -12,8 +12,8 @@ const RECONNECT_SECONDS = [0.5, 1, 2, 3, 5, 5, 5, 5, 5, 5, 5, 5];
 
 /** @typedef {import("./conversation.js").Shown} Shown */
 
-/** What was shown of answers while they came; the reasoning is not stored. @type {Map<string, Shown>} */
-const streamed = new Map();
+/** What was said in this tab, by role and id of the run: not all of it can be read back. @type {Map<string, Shown>} */
+const known = new Map();
 
 export const chat = {
   /** @type {{id: string, description: string}[]} */ agents: [],
@@ -25,7 +25,7 @@ export const chat = {
   isStored: false,
   isCut: false,
   isLoading: false,
-  /** @type {Error|null} */ error: null,
+  /** @type {any} */ error: null,
   /** A conversation whose last message was not answered. @type {Shown[]|null} */ failed: null,
   /** @type {{runId: string, after: number, note: string, isStopping: boolean, control: AbortController}|null} */ run: null,
   /** Changes with each conversation. */ id: 0,
@@ -69,7 +69,7 @@ async function reload(branch) {
     const session = await loadSession(key, branch);
     if (chat.id !== id || chat.run) return;
     const shown = toShown(session.messages);
-    addStreamed(shown, streamed);
+    addKnown(shown, known);
     const { agent, branches, isCut } = session;
     Object.assign(chat, { agent, branches, isCut, messages: shown, isStored: shown.length > 0, error: null });
     chat.title = session.title ?? "";
@@ -149,7 +149,9 @@ async function start(run, messages) {
 /** Show the chunks of a stream to its end; go on behind the last one when the connection breaks. @param {any} run @param {Shown} shown @param {Response} response */
 async function follow(run, shown, response) {
   shown.runId = run.runId;
-  streamed.set(run.runId, shown);
+  known.set(`assistant${run.runId}`, shown);
+  const asked = chat.messages.at(-2);
+  if (asked?.role === "user") known.set(`user${run.runId}`, asked);
   let source = response;
   while (!(await isWhole(run, shown, source))) {
     if (!may("write") || !run.runId) throw new ApiError(0, { message: "The connection broke before the answer was complete." });
@@ -213,12 +215,14 @@ const isStop = (error) => error.code === "run_aborted" || error.name === "AbortE
 
 /** Take over what the gateway has stored, after a run that has said something. @param {Shown[]} conversation */
 async function settle(conversation) {
-  const { error } = chat;
+  const { error, messages } = chat;
   chat.isStored = true;
   if (!may("read")) return;
   await reload();
-  chat.error ??= error;
-  if (chat.error && chat.messages.length < conversation.length) chat.failed = conversation;
+  if (!error) return;
+  if (chat.error?.code === "session_not_found") chat.isStored = false;
+  if (chat.messages.length < conversation.length || !chat.isStored) Object.assign(chat, { messages, failed: conversation });
+  chat.error = error;
 }
 
 /** End the run. */

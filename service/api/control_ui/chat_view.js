@@ -152,8 +152,9 @@ function answerMessage(one, place) {
   return html`<article class="answer" aria-label="Answer" aria-busy=${one.isLive ? "true" : "false"}>
     ${one.reasoning ? html`<details class="fold"><summary>${isWaiting ? "Thinking…" : "Reasoning"}</summary><div class="thoughts">${one.reasoning}</div></details>` : nothing}
     ${one.steps.map(stepView)}
+    ${one.unreadable ? html`<p class="note">This answer is too long to be shown.</p>` : nothing}
     ${one.text ? markdown(one, one.text, !one.isLive) : nothing}
-    ${isWaiting ? html`<p class="waiting"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
+    ${isWaiting ? html`<p class="pause"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
     ${one.isLive ? approvalsOf(chat.run?.runId ?? "") : nothing}
     ${one.isLive && chat.run?.note ? html`<p class="note" role="status">${chat.run.note}</p>` : nothing}
     ${one.isLive ? nothing : answerActions(one, place)}
@@ -174,8 +175,8 @@ function stepView(step) {
     <summary><span class="mark ${step.ok === false ? "bad" : isRunning ? "busy" : "good"}" aria-hidden="true"></span>
       <code>${shorten(step.label === step.name && step.arguments ? `${step.name} ${step.arguments}` : step.label, 90)}</code>
       <span class="faint">${isRunning ? "running…" : step.ok === false ? "failed" : duration(step.ms)}</span></summary>
-    ${step.arguments ? html`<h3>Arguments</h3><pre tabindex="0">${pretty(step.arguments)}</pre>` : nothing}
-    ${step.result === null ? html`<p class="faint">The result is shown when the answer is complete.</p>` : html`<h3>Result</h3><pre tabindex="0">${step.result}</pre>`}
+    ${step.arguments ? html`<p class="label">Arguments</p><pre tabindex="0">${pretty(step.arguments)}</pre>` : nothing}
+    ${step.result === null ? html`<p class="faint">The result is shown when the answer is complete.</p>` : html`<p class="label">Result</p><pre tabindex="0">${step.result}</pre>`}
   </details>`;
 }
 

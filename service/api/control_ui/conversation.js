@@ -54,12 +54,18 @@ function extend(answer, stored) {
   }
 }
 
-/** Give loaded messages what only the stream has shown. @param {Shown[]} shown @param {Map<string, Shown>} streamed */
-export function addStreamed(shown, streamed) {
+/**
+ * Give loaded messages what only this tab knows: reasoning, and contents that are too long to be read back. `known` has
+ * the messages of runs by `role` and id of the run.
+ * @param {Shown[]} shown @param {Map<string, Shown>} known
+ */
+export function addKnown(shown, known) {
   for (const one of shown) {
-    const seen = one.role === "assistant" ? streamed.get(one.runId) : undefined;
-    if (seen) Object.assign(one, { reasoning: seen.reasoning, usage: seen.usage });
-    for (const step of one.steps) step.ok = seen?.steps.find(({ id }) => id === step.id)?.ok ?? step.ok;
+    const seen = known.get(one.role + one.runId);
+    if (!seen) continue;
+    if (one.unreadable) Object.assign(one, { text: seen.text, pictures: seen.pictures, unreadable: false });
+    Object.assign(one, { reasoning: seen.reasoning, usage: seen.usage });
+    for (const step of one.steps) step.ok = seen.steps.find(({ id }) => id === step.id)?.ok ?? null;
   }
 }
 

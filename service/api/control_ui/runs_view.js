@@ -147,6 +147,6 @@ function watchView({ text, reasoning, steps, isOver, hasEvents }) {
     ${steps.map(({ name, arguments: given, result, ok, duration_ms: ms }) => html`<details class="fold step">
       <summary><span class="mark ${ok === undefined ? "busy" : ok ? "good" : "bad"}" aria-hidden="true"></span><code>${name}</code>
         <span class="faint">${ok === undefined ? "running…" : ok ? duration(ms) : "failed"}</span></summary>
-      <h3>Arguments</h3><pre tabindex="0">${pretty(given ?? "")}</pre>${result === null ? nothing : html`<h3>Beginning of the result</h3><pre tabindex="0">${result}</pre>`}</details>`)}
+      <p class="label">Arguments</p><pre tabindex="0">${pretty(given ?? "")}</pre>${result === null ? nothing : html`<p class="label">Beginning of the result</p><pre tabindex="0">${result}</pre>`}</details>`)}
     ${text ? html`<h2>Output</h2><pre class="output" tabindex="0">${text}</pre>` : nothing}`;
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,10 @@ import pytest
 from support.api_keys import create_key
 from support.browser import Page, needs_browser, open_browser
 from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.polling import until
 from support.upstream import Exchange, Upstream
+
+from service.core.rate_limits import RateLimits
 
 pytestmark = needs_browser
 
@@ -24,6 +29,9 @@ def talk(exchange: Exchange) -> None:
     messages = exchange.body["messages"]
     said = [str(one["content"]) for one in messages if one["role"] == "user"]
     verb, _, text = said[-1].partition(" ")
+    if verb == "book":
+        write_a_book(exchange)
+        return
     if verb == "fail":
         exchange.json(400, {"error": {"message": "the picture is too small"}})
         return
@@ -37,6 +45,18 @@ def talk(exchange: Exchange) -> None:
         exchange.event({"content": word + " "})
     if verb == "hold":
         exchange.wait()
+    exchange.end()
+
+
+PARAGRAPHS = 200
+
+
+def write_a_book(exchange: Exchange) -> None:
+    exchange.head()
+    for number in range(PARAGRAPHS):
+        for piece in range(8):
+            exchange.event({"content": f"{'paragraph' if piece == 0 else 'word'} **{number}** and so on "})
+        exchange.event({"content": "\n\n"})
     exchange.end()
 
 
@@ -78,6 +98,7 @@ def stage(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -
         open_browser(tmp_path_factory.mktemp("browser")) as page,
     ):
         keys = {scope: create_key(gateway.state_dir, scope)[0] for scope in ("chat", "read", "write")}
+        keys["limited"] = create_key(gateway.state_dir, limits=RateLimits(1))[0]
         keys["expired"] = create_key(gateway.state_dir, expires_in=-1)[0]
         yield Stage(gateway, page, keys)
         assert page.problems == []
@@ -199,3 +220,138 @@ def test_refused_message_can_be_tried_again(stage: Stage) -> None:
     page.wait_for_text("provider_rejected_request")
     ask(page, "one")
     assert answers(page) == ["one"]
+
+
+def test_reader_sees_no_panel_of_the_administrator(stage: Stage) -> None:
+    page = stage.sign_in(stage.keys["read"], "#/approvals")
+    page.wait_for_text("This API key does not have the scope admin.")
+    page.evaluate("location.hash = '#/gateway'")
+    page.wait_for_text("Runs can begin.")
+    page.wait_for_text("a key needs the scope admin")
+    page.evaluate("location.hash = '#/chat'")
+    page.fill("#message", "hi")
+    page.press("Enter")
+    page.wait_for_text("This API key does not have the scope chat.")
+
+
+def test_key_that_may_only_chat_does_so_without_a_history(stage: Stage) -> None:
+    page = stage.sign_in(stage.keys["chat"])
+    ask(page, "one")
+    ask(page, "two")
+    page.click("article:nth-of-type(2) [aria-label='Ask again']")
+    page.wait(IS_OVER.format(1))
+    assert answers(page) == ["one"]
+    page.evaluate("location.hash = '#/sessions'")
+    page.wait_for_text("This API key does not have the scope read.")
+
+
+def test_limit_is_shown_with_the_time_to_wait(stage: Stage) -> None:
+    page = stage.sign_in(stage.keys["limited"])
+    ask(page, "one")
+    page.fill("#message", "two")
+    page.press("Enter")
+    page.wait_for_text("rate_limit_exceeded")
+    assert re.search(r"Try again in \d+ seconds?\.", page.text())
+
+
+def test_approval_is_decided_in_the_chat_that_waits_for_it(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.wait("document.querySelector('select')")
+    page.evaluate("document.querySelector('select').value = 'asker'")
+    page.evaluate("document.querySelector('select').dispatchEvent(new Event('change'))")
+    page.fill("#message", "think first")
+    page.press("Enter")
+    page.wait_for_text("wants to use read")
+    page.wait("document.querySelector('.badge')?.innerText == '1'")
+    page.click(".approval button.main")
+    page.wait(IS_OVER.format(1))
+    assert answers(page) == ["think first"]
+    page.wait("!document.querySelector('.badge')")
+
+
+def test_run_is_watched_from_another_panel_and_cancelled(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.fill("#message", "hold the line")
+    page.press("Enter")
+    page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the line'")
+    page.evaluate("location.hash = '#/runs'")
+    page.wait("document.querySelector('.state.running')")
+    page.click(".list a")
+    page.wait("document.querySelector('.output')?.innerText.trim() == 'hold the line'")
+    page.click("button.danger")
+    page.wait("document.querySelector('.facts .state.aborted')")
+
+
+def test_session_is_found_exported_and_deleted(stage: Stage, tmp_path: Path) -> None:
+    page = stage.sign_in()
+    page.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    ask(page, "think of ../../passwd")
+    ask(page, "say the secret word is cucumber")
+    page.evaluate("location.hash = '#/sessions'")
+    page.fill("[type=search]", "passwd of")
+    page.wait("document.querySelectorAll('.list li').length == 1")
+    page.click("[aria-label^='Export']")
+    until(lambda: len([*tmp_path.glob("*.json"), *tmp_path.glob("*.md")]) == 2)
+    assert "cucumber" in next(tmp_path.glob("*.md")).read_text()
+    page.click("[aria-label^='Delete']")
+    page.click("dialog button.danger")
+    page.wait_for_text("Nothing found")
+
+
+DROP_PICTURE = """(async () => {
+  const canvas = new OffscreenCanvas(1600, 1200), context = canvas.getContext("2d");
+  const noise = context.createImageData(1600, 1200);
+  for (let at = 0; at < noise.data.length; at++) noise.data[at] = Math.random() * 256;
+  context.putImageData(noise, 0, 0);
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([await canvas.convertToBlob()], "noise.png", { type: "image/png" }));
+  document.querySelector(".composer").dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+})()"""
+
+
+def test_picture_is_sent_and_shown_again(stage: Stage, module_upstream: Upstream) -> None:
+    page = stage.sign_in()
+    page.evaluate(DROP_PICTURE)
+    page.wait("document.querySelector('.chosen img')")
+    page.fill("#message", "look")
+    page.press("Enter")
+    page.wait(IS_OVER.format(1))
+    [_, picture] = module_upstream.requests[-1].body["messages"][-1]["content"]
+    assert picture["image_url"]["url"].startswith("data:image/")
+    assert len(picture["image_url"]["url"]) < 180_000
+    page.open(page.evaluate("location.href"))
+    page.wait("document.querySelector('.user img')?.naturalWidth > 0")
+
+
+#: Counts the blocks of Markdown that are taken away while an answer comes.
+COUNT_REPLACED = """window.replaced = 0;
+new MutationObserver((changes) => {
+  for (const { target, removedNodes } of changes) if (target.className === "markdown") replaced += removedNodes.length;
+}).observe(document.querySelector("#app"), { subtree: true, childList: true })"""
+
+
+def test_long_answer_is_not_drawn_again_for_each_piece(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.evaluate(COUNT_REPLACED)
+    ask(page, "book")
+    [text] = answers(page)
+    assert text.count("paragraph") == PARAGRAPHS
+    assert page.evaluate("document.querySelectorAll('.markdown > p').length") == PARAGRAPHS
+    assert page.evaluate("replaced") < 12 * PARAGRAPHS  # a few for each paragraph while it grows
+
+
+def test_answer_of_a_gateway_that_is_killed_ends_in_the_words_of_the_next(
+    stage: Stage, module_upstream: Upstream, tmp_path: Path
+) -> None:
+    config, page = config_of(module_upstream, tmp_path), stage.page
+    with live_gateway(tmp_path, config) as first:
+        Stage(first, page, {}).sign_in()
+        page.fill("#message", "hold the line")
+        page.press("Enter")
+        page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the line'")
+        first.stop(signal.SIGKILL)
+        page.wait_for_text("The connection was lost. Reconnecting")
+    with live_gateway(tmp_path, config, arguments=("--port", str(first.address[1]))):
+        page.wait_for_text("run_interrupted")
+        page.wait_for_text("Connected")
+        assert answers(page) == ["hold the line"]
