@@ -98,10 +98,26 @@ def allowed_tools(
     return [
         name
         for name in names
-        if all(_matches(entries, name) for entries in granted)
-        and not any(_matches(entries, name) for entries in denies)
+        if all(_matches(one.entries, name) for one in granted)
+        and not any(_matches(one.entries, name) for one in denies)
         and approval_for(global_config, agent_config, name) is not Approval.DENIED
     ]
+
+
+def explain_tool(
+    global_config: GlobalToolsConfig, agent_config: ToolsConfig, name: str, models: Iterable[str] = ()
+) -> tuple[bool, str]:
+    """Return whether `allowed_tools` has `name`, and the list that decides."""
+    granted, denies = _lists(global_config, agent_config, models)
+    denied = next((one.label for one in denies if _matches(one.entries, name)), None)
+    missing = next((one.label for one in granted if not _matches(one.entries, name)), None)
+    approval = approval_for(global_config, agent_config, name)
+    if denied is not None or approval is Approval.DENIED:
+        return False, f"denied by {denied or 'approvals'}"
+    if missing is not None:
+        return False, f"not in {missing}"
+    asks = {Approval.ASK: "; a person is asked first", Approval.ASK_ALWAYS: "; a person is asked each time"}
+    return True, f"in {' and '.join(one.label for one in granted)}{asks.get(approval, '')}"
 
 
 def listed_tools(entries: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
@@ -115,8 +131,8 @@ def may_allow(global_config: GlobalToolsConfig, agent_config: ToolsConfig, prefi
     granted, denies = _lists(global_config, agent_config)
     any_tool = f"{prefix}\0"  # matched only by patterns that cover every name with the prefix
     return (
-        all(any(_may_name(entry, prefix) for entry in entries) for entries in granted)
-        and not any(_matches(entries, any_tool) for entries in denies)
+        all(any(_may_name(entry, prefix) for entry in one.entries) for one in granted)
+        and not any(_matches(one.entries, any_tool) for one in denies)
         and not any(_all_denied(config, prefix, any_tool) for config in (global_config, agent_config))
     )
 
@@ -159,22 +175,39 @@ class _KnownTools(NamedTuple):
         return named + [prefix for prefix in self.prefixes if _may_name(entry, prefix)]
 
 
+class _ToolList(NamedTuple):
+    """Names, patterns and groups, and what people know the list as."""
+
+    label: str
+    entries: tuple[str, ...]
+
+
 def _lists(
     global_config: GlobalToolsConfig, agent_config: ToolsConfig, models: Iterable[str] = ()
-) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+) -> tuple[list[_ToolList], list[_ToolList]]:
     """Return the lists that must all contain a tool, and the lists that must not."""
-    both = (global_config, agent_config)
-    allows = [config.allow for config in both if config.allow is not None]
-    base = _base(agent_config.profile or global_config.profile, has_allow_list=bool(allows))
+    both = (("tools", global_config), ("the agent's tools", agent_config))
+    allows = [_ToolList(f"{place}.allow", config.allow) for place, config in both if config.allow is not None]
+    profile = agent_config.profile or global_config.profile
     also = (*(global_config.also_allow or ()), *(agent_config.also_allow or ()))
-    granted, denies = [(*base, *also), *allows], [config.deny for config in both if config.deny is not None]
-    denies.append(_disabled_tools(global_config, agent_config))
-    for limits in _limits(global_config, agent_config, models):
+    granted = [_ToolList(_base_label(profile, allows, also), (*_base(profile, has_allow_list=bool(allows)), *also))]
+    granted += allows
+    denies = [_ToolList(f"{place}.deny", config.deny) for place, config in both if config.deny is not None]
+    denies.append(_ToolList("its own settings", _disabled_tools(global_config, agent_config)))
+    for label, limits in _limits(global_config, agent_config, models):
         if limits.profile is not None:
-            granted.append((*_base(limits.profile, has_allow_list=True), *(limits.also_allow or ())))
-        granted += [limits.allow] if limits.allow is not None else []
-        denies += [limits.deny] if limits.deny is not None else []
-    return granted, [_with_included(entries) for entries in denies]
+            base = (*_base(limits.profile, has_allow_list=True), *(limits.also_allow or ()))
+            granted.append(_ToolList(f"{label}.profile", base))
+        granted += [_ToolList(f"{label}.allow", limits.allow)] if limits.allow is not None else []
+        denies += [_ToolList(f"{label}.deny", limits.deny)] if limits.deny is not None else []
+    return granted, [_ToolList(one.label, _with_included(one.entries)) for one in denies]
+
+
+def _base_label(profile: str | None, allows: list[_ToolList], also: tuple[str, ...]) -> str:
+    base = "all tools" if allows else "the default tools"
+    if profile is not None:
+        base = f'the profile "{profile}"'
+    return f"{base} or alsoAllow" if also else base
 
 
 def _with_included(entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -192,16 +225,18 @@ def _disabled_tools(global_config: GlobalToolsConfig, agent_config: ToolsConfig)
     return (*(() if runs else ("exec",)), *(() if global_config.web.fetch.enabled else ("web_fetch",)))
 
 
-def _limits(global_config: GlobalToolsConfig, agent_config: ToolsConfig, models: Iterable[str]) -> Iterator[ToolLists]:
+def _limits(
+    global_config: GlobalToolsConfig, agent_config: ToolsConfig, models: Iterable[str]
+) -> Iterator[tuple[str, ToolLists]]:
     """Yield the additional limits of a run: for callers (who have no sender id), and for the models it may use."""
     sender = agent_config.tools_by_sender.get("*") or global_config.tools_by_sender.get("*")
     if sender is not None:
-        yield sender
+        yield "toolsBySender", sender
     for model in models:
         of_all, of_agent = global_config.entry_for(model), agent_config.entry_for(model)
         if of_all is not None and of_agent is not None and of_agent.profile is not None:
             of_all = of_all.model_copy(update={"profile": None})  # the agent's replaces it
-        yield from (entry for entry in (of_all, of_agent) if entry is not None)
+        yield from ((f"byProvider for {model}", entry) for entry in (of_all, of_agent) if entry is not None)
 
 
 def _base(profile: str | None, *, has_allow_list: bool) -> tuple[str, ...]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping
 
-from service.config.agents import Roster
+from service.config.agents import Agent, Roster
 from service.config.key_paths import format_path
 from service.config.schema import Config
 from service.config.tools import GlobalToolsConfig, ToolsConfig
+from service.core.dataclass import record
 from service.models.catalog import EMBEDDED_PROVIDER
 from service.models.known_hosts import KNOWN_HOSTS
 from service.tools.built_in import BUILT_IN_TOOLS
@@ -16,7 +17,7 @@ from service.tools.exec_sandbox import ExecSandbox
 from service.tools.mcp.results import INSTALL_MCP
 from service.tools.mcp.sandbox import McpSandbox
 from service.tools.mcp.servers import to_tool_name
-from service.tools.policy import allowed_tools, may_allow, policy_warnings
+from service.tools.policy import allowed_tools, explain_tool, may_allow, policy_warnings
 
 #: Separates the name of an MCP server from the name of its tool.
 _SEPARATOR = "__"
@@ -46,6 +47,31 @@ def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
         *_sandbox(config, roster),
         *_server_sandboxes(config, roster),
     )
+
+
+@record
+class ExplainedTool:
+    """A tool, or all those of an MCP server as `server__*`; `reason` is why an agent may use it or not."""
+
+    name: str
+    is_allowed: bool
+    reason: str
+
+
+def explain_tools(config: Config, agent: Agent, policy: ToolsConfig) -> tuple[ExplainedTool, ...]:
+    """Explain for each built-in tool and each MCP server whether `agent`, whose tools have `policy`, may use it."""
+    models = [ref for ref in (agent.model, *agent.fallbacks) if ref is not None]
+    explained = []
+    for tool in BUILT_IN_TOOLS:
+        is_allowed, reason = explain_tool(config.tools, policy, tool.name, models)
+        if is_allowed and tool.access.needs_workspace and agent.workspace is None:
+            is_allowed, reason = False, "the agent has no workspace"
+        explained.append(ExplainedTool(tool.name, is_allowed, reason))
+    for server in config.mcp.servers:
+        is_allowed = may_allow(config.tools, policy, to_prefix(server))
+        reason = "some of them, as the lists say" if is_allowed else "no list that applies has a tool of this server"
+        explained.append(ExplainedTool(f"{to_prefix(server)}*", is_allowed, reason))
+    return tuple(explained)
 
 
 def to_prefix(server: str) -> str:

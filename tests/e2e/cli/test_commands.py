@@ -122,6 +122,29 @@ def test_agents_are_listed(home: Home) -> None:
     assert [(agent["id"], agent["isDefault"]) for agent in result] == [("main", True), ("beta", False)]
 
 
+def test_agent_is_shown_with_why_it_has_each_tool(home: Home) -> None:
+    config = scripted_config(limits={"agents": {"beta": {"requestsPerMinute": 5, "budget": "5usd/day"}}})
+    config["agents"]["list"][1] |= {
+        "workspace": str(home.directory),
+        "tools": {"profile": "coding", "alsoAllow": ["near__*"], "deny": ["write"], "approvals": {"exec": "ask"}},
+    }
+    config["mcp"] = {"servers": {"near": {"command": "near"}, "far": {"url": "http://127.0.0.1:9/mcp"}}}
+    home.write(config)
+    shown = home.run("agents", "show", "Beta", "--json").json
+    tools = {one["name"]: (one["allowed"], one["reason"]) for one in shown["tools"]}
+    assert tools["read"] == (True, 'in the profile "coding" or alsoAllow')
+    assert tools["write"] == (False, "denied by the agent's tools.deny")
+    assert tools["exec"][1].endswith("; a person is asked first")
+    assert (tools["near__*"][0], tools["far__*"][0]) == (True, False)
+    assert (shown["limits"]["requestsPerMinute"], shown["limits"]["budget"]) == (5, "5usd/day")
+    assert "commands" in shown["sandbox"]
+    main = home.run("agents", "show", "main")
+    assert (main.status, "main (default): main" in main.out) == (0, True)
+    assert re.search(r"^exec +no +not in the default tools$", main.out, re.MULTILINE)
+    assert re.search(r"^read +no +the agent has no workspace$", main.out, re.MULTILINE)
+    assert 'Unknown agent "nobody"' in home.run("agents", "show", "nobody").err
+
+
 def test_models_of_every_source_are_listed(home: Home) -> None:
     config = scripted_config()
     config["models"]["providers"]["vllm"] = {

@@ -22,6 +22,7 @@ from service.tools.policy import (
     Approval,
     allowed_tools,
     approval_for,
+    explain_tool,
     may_allow,
     policy_warnings,
 )
@@ -35,7 +36,9 @@ NOTHING = GlobalToolsConfig()
 
 
 def allowed(everywhere: GlobalToolsConfig = NOTHING, agent: GlobalToolsConfig = NOTHING) -> list[str]:
-    return allowed_tools(everywhere, agent, ALL)
+    found = allowed_tools(everywhere, agent, ALL)
+    assert [name for name in ALL if explain_tool(everywhere, agent, name)[0]] == found
+    return found
 
 
 def test_without_configuration_nothing_writes_executes_or_reaches_network() -> None:
