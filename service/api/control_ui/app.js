@@ -9,10 +9,11 @@ import { drawWith, redraw } from "./draw.js";
 import { gatewayPanel } from "./gateway_view.js";
 import { html, nothing, render } from "./lit-html.js";
 import { icon } from "./parts.js";
+import { clearRecent, recentView } from "./recent.js";
 import { runsPanel } from "./runs_view.js";
 import { sessionsPanel } from "./sessions_view.js";
 import { isKnown, signIn, signInView } from "./sign_in.js";
-import { connect, disconnect, live } from "./socket.js";
+import { connectFirst, disconnect, live } from "./socket.js";
 import { usagePanel } from "./usage_view.js";
 
 /** @type {any[]} */
@@ -30,14 +31,13 @@ function route() {
   panel.close();
   panel = next;
   panel.open(decodeURIComponent(argument));
-  document.title = `${panel.label} · OpenClaw Gateway`;
   redraw();
 }
 
-function enter() {
+async function enter() {
+  await connectFirst();
   state = "in";
   signIn.error = null;
-  connect();
   route();
 }
 
@@ -50,6 +50,7 @@ function leave(error) {
   chat.agents = [];
   chat.agent = "";
   for (const { clear } of PANELS) clear?.();
+  clearRecent();
   signIn.error = error;
   showSignIn();
 }
@@ -64,7 +65,7 @@ function view() {
   if (state === "starting") return nothing;
   if (state === "out") return signInView();
   return html`<a class="skip" href="#main" @click=${skip}>Skip to content</a><div class="shell">
-    <nav aria-label="Panels"><p class="brand">OpenClaw</p><ul>${PANELS.map(link)}</ul>
+    <nav aria-label="Panels"><p class="brand">OpenClaw</p><ul>${PANELS.map(link)}</ul>${recentView(panel === chatPanel)}
       <div class="foot"><span class="connection ${live.state}" role="status">${CONNECTION[/** @type {"open"} */ (live.state)]}</span>
         ${secret() ? html`<button type="button" class="quiet" @click=${() => leave(null)}>${icon("out")}<span>Sign out</span></button>` : nothing}</div></nav>
     <main id="main" tabindex="-1">${panel.view()}</main></div>`;
@@ -85,7 +86,11 @@ function skip(event) {
 }
 
 const root = /** @type {HTMLElement} */ (document.getElementById("app"));
-drawWith(() => render(view(), root));
+drawWith(() => {
+  const waiting = approvalsPanel.badge();
+  document.title = `${waiting ? `(${waiting}) ` : ""}${state === "in" ? `${panel.label} · ` : ""}OpenClaw Gateway`;
+  render(view(), root);
+});
 onRefused((error) => state === "in" && leave(error));
 signIn.done = enter;
 addEventListener("hashchange", route);

@@ -219,6 +219,7 @@ async function settle(conversation) {
   chat.isStored = true;
   if (!may("read")) return;
   await reload();
+  if (chat.error?.code === "missing_scope") chat.error = null;
   if (!error) return;
   if (chat.error?.code === "session_not_found") chat.isStored = false;
   if (chat.messages.length < conversation.length || !chat.isStored) Object.assign(chat, { messages, failed: conversation });

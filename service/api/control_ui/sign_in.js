@@ -9,7 +9,7 @@ import { errorNote } from "./parts.js";
 export const signIn = {
   /** @type {Error|null} */ error: null,
   isBusy: false,
-  /** Called when the caller is known. */ done: () => {},
+  /** Called when the caller is known. */ done: async () => {},
 };
 
 /** Try what is kept, or nothing: a gateway may need no secret. @returns {Promise<boolean>} whether the caller is known */
@@ -32,9 +32,8 @@ async function submit(event) {
   keepSecret(field.value.trim());
   Object.assign(signIn, { error: null, isBusy: true });
   redraw();
-  const known = await isKnown();
+  if (await isKnown()) await signIn.done();
   signIn.isBusy = false;
-  if (known) signIn.done();
   redraw();
 }
 

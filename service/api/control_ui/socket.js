@@ -6,9 +6,13 @@ import { redraw } from "./draw.js";
 
 const RETRY_MS = [500, 1000, 2000, 5000];
 const POLICY_VIOLATION = 1008;
+const FIRST_MS = 2000;
 
-/** `state`: "off", "connecting", "open", or "refused". @type {{state: string, scopes: string[], version: string}} */
-export const live = { state: "off", scopes: [], version: "" };
+/**
+ * `state`: "off", "connecting", "open", or "refused"; `scopes` of the caller, null while they are not known.
+ * @type {{state: string, scopes: string[]|null}}
+ */
+export const live = { state: "off", scopes: null };
 
 /** @type {WebSocket|null} */
 let socket = null;
@@ -24,13 +28,25 @@ export function onEvent(fn) {
   listeners.add(fn);
 }
 
-/** Return true if the caller has a scope: "read", "write" or "admin". @param {string} name */
+/** Return false if the caller lacks a scope: "read", "write" or "admin". @param {string} name */
 export function may(name) {
+  const { scopes } = live;
+  if (scopes === null) return true; // the gateway will say
   const wider = { read: ["read", "write", "admin"], write: ["write", "admin"], admin: ["admin"] };
-  return wider[/** @type {"read"} */ (name)].some((scope) => live.scopes.includes(`operator.${scope}`));
+  return wider[/** @type {"read"} */ (name)].some((scope) => scopes.includes(`operator.${scope}`));
 }
 
-export function connect() {
+/** Connect, and return when the scopes are known, or will not be soon. */
+export function connectFirst() {
+  connect();
+  return new Promise((resolve) => {
+    setTimeout(resolve, FIRST_MS);
+    onEvent((name) => name === "open" && resolve(null));
+    socket?.addEventListener("close", resolve);
+  });
+}
+
+function connect() {
   const opened = new WebSocket(location.origin.replace(/^http/, "ws") + "/");
   socket = opened;
   live.state = "connecting";
@@ -48,7 +64,7 @@ export function disconnect() {
   const closed = socket;
   socket = null;
   fail();
-  Object.assign(live, { state: "off", scopes: [] });
+  Object.assign(live, { state: "off", scopes: null });
   closed?.close();
 }
 
@@ -87,7 +103,7 @@ function greet() {
   const params = { minProtocol: 4, maxProtocol: 4, client, scopes: wanted, caps: ["tool-events"], ...auth };
   request("connect", params).then((hello) => {
     attempts = 0;
-    Object.assign(live, { state: "open", scopes: hello.auth.scopes, version: hello.server.version });
+    Object.assign(live, { state: "open", scopes: hello.auth.scopes });
     for (const listener of listeners) listener("open", hello);
     redraw();
   }, () => {});

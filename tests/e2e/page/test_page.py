@@ -5,118 +5,22 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.api_keys import create_key
-from support.browser import Page, needs_browser, open_browser
-from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.browser import needs_browser
+from support.live import TOKEN, live_gateway
+from support.page_stage import IS_OVER, PARAGRAPHS, Stage, answers, ask, config_of, open_stage
 from support.polling import until
-from support.upstream import Exchange, Upstream
-
-from service.core.rate_limits import RateLimits
+from support.upstream import Upstream
 
 pytestmark = needs_browser
-
-CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "read", "arguments": '{"path":"no.txt"}'}}
-IS_OVER = "document.querySelectorAll('.answer').length == {} && !document.querySelector('[aria-label=Stop]')"
-
-
-def talk(exchange: Exchange) -> None:
-    """Answer by the last message: `say ...`, `think` with a tool, `hold`, `fail`, or what the user has said so far."""
-    messages = exchange.body["messages"]
-    said = [str(one["content"]) for one in messages if one["role"] == "user"]
-    verb, _, text = said[-1].partition(" ")
-    if verb == "book":
-        write_a_book(exchange)
-        return
-    if verb == "fail":
-        exchange.json(400, {"error": {"message": "the picture is too small"}})
-        return
-    exchange.head()
-    if verb == "think" and messages[-1]["role"] != "tool":
-        exchange.event({"reasoning_content": "Let me see."})
-        exchange.event({"tool_calls": [CALL]})
-        exchange.end("tool_calls")
-        return
-    for word in (text if verb == "say" else " | ".join(said)).split(" "):
-        exchange.event({"content": word + " "})
-    if verb == "hold":
-        exchange.wait()
-    exchange.end()
-
-
-PARAGRAPHS = 200
-
-
-def write_a_book(exchange: Exchange) -> None:
-    exchange.head()
-    for number in range(PARAGRAPHS):
-        for piece in range(8):
-            exchange.event({"content": f"{'paragraph' if piece == 0 else 'word'} **{number}** and so on "})
-        exchange.event({"content": "\n\n"})
-    exchange.end()
-
-
-@dataclass(frozen=True)
-class Stage:
-    gateway: LiveGateway
-    page: Page
-    keys: dict[str, str]
-
-    def sign_in(self, secret: str = TOKEN, place: str = "") -> Page:
-        """Load the page without a memory, and sign in."""
-        page = self.page
-        page.open(f"{self.gateway.url}/{place}")
-        page.wait("document.querySelector('#app > *')")
-        page.evaluate("sessionStorage.clear()")
-        page.open(f"{self.gateway.url}/{place}")
-        page.fill("#secret", secret)
-        page.press("Enter")
-        page.wait("document.querySelector('nav')")
-        return page
-
-
-def config_of(upstream: Upstream, directory: Path) -> dict[str, Any]:
-    agents = [
-        {"id": "main", "default": True, "workspace": str(directory), "instructions": "Be brief."},
-        {"id": "asker", "workspace": str(directory), "tools": {"approvals": {"*": "ask"}}},
-    ]
-    config = stubbed_config(upstream.url, "stub/talk", agents=agents)
-    config["gateway"]["controlUi"] = {"enabled": True}
-    return config
 
 
 @pytest.fixture(scope="module")
 def stage(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    directory = tmp_path_factory.mktemp("gateway")
-    module_upstream.answers["talk"] = talk
-    with (
-        live_gateway(directory, config_of(module_upstream, directory)) as gateway,
-        open_browser(tmp_path_factory.mktemp("browser")) as page,
-    ):
-        keys = {scope: create_key(gateway.state_dir, scope)[0] for scope in ("chat", "read", "write")}
-        keys["limited"] = create_key(gateway.state_dir, limits=RateLimits(1))[0]
-        keys["expired"] = create_key(gateway.state_dir, expires_in=-1)[0]
-        yield Stage(gateway, page, keys)
-        assert page.problems == []
-
-
-def ask(page: Page, text: str) -> None:
-    """Send a message and wait for the end of its answer."""
-    count = page.evaluate("document.querySelectorAll('.answer').length")
-    page.fill("#message", text)
-    page.press("Enter")
-    page.wait(IS_OVER.format(count + 1))
-
-
-def answers(page: Page) -> list[str]:
-    shown: list[str] = page.evaluate(
-        "[...document.querySelectorAll('.answer .markdown')].map(one => one.innerText.trim())"
-    )
-    return shown
+    with open_stage(module_upstream, tmp_path_factory.mktemp("page")) as opened:
+        yield opened
 
 
 def test_wrong_token_is_refused_in_the_words_of_the_gateway(stage: Stage) -> None:
@@ -203,7 +107,7 @@ def test_hostile_answer_and_title_do_nothing(stage: Stage) -> None:
     ]
     page.evaluate("document.querySelectorAll('.markdown a').forEach((one) => one.click())")
     page.evaluate("location.hash = '#/sessions'")
-    page.wait_for_text("<img src=x")
+    page.wait("document.querySelector('.list')?.innerText.includes('<img src=x')")
     assert page.evaluate("document.title") == "Sessions · OpenClaw Gateway"
     assert all("inline style" in problem for problem in page.problems)  # of the markup, while it was taken apart
     page.problems.clear()
@@ -355,3 +259,27 @@ def test_answer_of_a_gateway_that_is_killed_ends_in_the_words_of_the_next(
         page.wait_for_text("run_interrupted")
         page.wait_for_text("Connected")
         assert answers(page) == ["hold the line"]
+
+
+def test_everything_is_reached_with_the_keyboard(stage: Stage) -> None:
+    page = stage.page
+    page.open(f"{stage.gateway.url}/")
+    page.wait("document.querySelector('#app > *')")
+    page.evaluate("sessionStorage.clear()")
+    page.open(f"{stage.gateway.url}/")
+    page.wait("document.activeElement?.id === 'secret'")
+    page.send("Input.insertText", text=TOKEN)
+    page.press("Enter")
+    page.wait("document.querySelector('nav')")
+    focused = []
+    for _ in range(40):
+        page.press("Tab")
+        focused.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText"))
+        if focused[-1] == "Message":
+            break
+    assert focused[:2] == ["Skip to content", "Chat"]
+    page.send("Input.insertText", text="one")
+    page.press("Enter")
+    page.wait(IS_OVER.format(1))
+    assert answers(page) == ["one"]
+    assert page.evaluate("document.activeElement.ariaLabel") == "Message"
