@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,10 @@ class Store:
         used = self.gateway.cpu_seconds() + time.process_time()
         if self.server_pid is not None:
             server = psutil.Process(self.server_pid)
-            for one in (server, *server.children(recursive=True)):
-                times = one.cpu_times()
-                used += times.user + times.system
+            for one in server.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):  # its time is among that of the server's children that ended
+                    used += sum(one.cpu_times()[:2])
+            used += sum(server.cpu_times()[:4])
         return used
 
     def add(self, what: str, job: Callable[[], None], count: int) -> None:
