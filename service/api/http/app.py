@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import flask
@@ -47,6 +48,9 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _ENABLING_KEY = "gateway.http.endpoints.{}.enabled"
 _PAGE_KEYS = {"controlUi": "gateway.controlUi.enabled"}
 _JSON = "application/json"
+
+#: Beginnings of query parameters that clients of OpenAI and Azure send with any request: they change no meaning.
+_IGNORED_QUERY = ("include", "api-version")
 
 
 def create_app(gateway: Gateway, document: dict[str, Any], settings: SettingsSlot) -> flask.Flask:
@@ -217,6 +221,7 @@ class _ParameterValidator:
         self._path = [(name, schema) for where, name, schema in compiled if where == "path"]
         declared = {one["name"]: one["schema"] for one in parameters}
         self._query = [(name, declared[name], schema) for where, name, schema in compiled if where == "query"]
+        self._query_names = tuple(name for name, _, _ in self._query)
 
     def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @functools.wraps(function)
@@ -228,20 +233,35 @@ class _ParameterValidator:
                 value = request.headers.get(key)
                 if value is not None:
                     schema.check(value, name)
-            for name, declared, schema in self._query:
-                values = flask.request.args.getlist(name)
-                if len(values) > 1:
-                    raise GatewayError(
-                        "invalid_value", f"`{name}` was sent {len(values)} times. Send it once.", param=name
-                    )
-                if values:
-                    request.query[name] = _to_json_value(values[0], declared.get("type"))
-                    schema.check(request.query[name], name)
-                elif "default" in declared:
-                    request.query[name] = declared["default"]
+            if self._query:
+                self._read_query(request)
             return function(request)
 
         return checked
+
+    def _read_query(self, request: Any) -> None:
+        sent = flask.request.args
+        if sent:
+            _check_names(sent, self._query_names)
+        for name, declared, schema in self._query:
+            values = sent.getlist(name)
+            if len(values) > 1:
+                text = f"`{name}` was sent {len(values)} times. Send it once."
+                raise GatewayError("invalid_value", text, param=name)
+            if values:
+                request.query[name] = _to_json_value(values[0], declared.get("type"))
+                schema.check(request.query[name], name)
+            elif "default" in declared:
+                request.query[name] = declared["default"]
+
+
+def _check_names(names: Iterable[str], declared: Iterable[str]) -> None:
+    """Refuse query parameters that the operation does not have: with a misspelt filter a list has too much."""
+    for name in names:
+        if name not in declared and not name.startswith(_IGNORED_QUERY):
+            close = "".join(f" Did you mean `{one}`?" for one in get_close_matches(name[:64], declared, 1))
+            text = f"The query parameter `{name[:64]}` is not known here.{close} Known are {', '.join(declared)}."
+            raise GatewayError("unsupported_parameter", text, param=name[:64])
 
 
 def _to_json_value(text: str, kind: str | None) -> object:

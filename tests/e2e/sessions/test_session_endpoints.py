@@ -106,6 +106,15 @@ def test_latest_messages_are_returned_up_to_limit(talk: httpx.Client) -> None:
     assert talk.get(path_of(key), params={"limit": 0}).json()["messages"] == []
 
 
+@pytest.mark.parametrize("path", ["sessions", "runs", "usage", "approvals"])
+def test_misspelt_query_parameter_is_refused_with_the_name_it_may_mean(talk: httpx.Client, path: str) -> None:
+    name = {"sessions": "stateless", "runs": "session_key", "usage": "from", "approvals": "limit"}[path]
+    refused = talk.get(f"/v1/{path}", params={f"{name}s": "x"})
+    assert error_of(refused) == (400, "unsupported_parameter", f"{name}s")
+    assert f"Did you mean `{name}`?" in refused.json()["error"]["message"]
+    assert talk.get(f"/v1/{path}", params={"api-version": "2026-11-01", "include[]": "x"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     "name", ["a/b//c", "a:b", "nguyễn văn", "100%", "50%2F", "who?", "#1", "a+b&c=d", "../..", "."]
 )
