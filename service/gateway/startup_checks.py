@@ -123,6 +123,7 @@ def check_agents(
         entry = config.agents.roster.get(agent.id, AgentConfig())
         place = _place_of(config, agent, "model", is_own=entry.model is not None)
         findings += _check_models(place, agent, catalog, waiting)
+        findings += _check_choice(agent)
         place = _place_of(config, agent, "workspace", is_own=entry.workspace is not None)
         if agent.workspace is not None:
             findings += _check_workspace(place, agent.workspace)
@@ -159,6 +160,13 @@ def _check_models(place: str, agent: Agent, catalog: ModelCatalog, waiting: Cont
     for ref in agent.fallbacks:
         if (error := catalog.problem_of(ref)) is not None:
             yield _Finding(f"{place}.fallbacks: {error.message} It is left out.")
+
+
+def _check_choice(agent: Agent) -> Iterator[_Finding]:
+    for pattern in agent.allowed_models or ():
+        if "/" not in pattern:
+            text = "is neither a provider/model nor a provider/* nor an alias, and allows nothing"
+            yield _Finding(f'modelPolicy.allow: "{pattern}" {text} (agent {agent.id})')
 
 
 def _check_model(place: str, ref: str, catalog: ModelCatalog, waiting: Container[str]) -> Iterator[_Finding]:

@@ -148,6 +148,12 @@ def test_unusable_fallback_is_noted(tmp_path: Path) -> None:
     assert notice.endswith("It is left out.")
 
 
+def test_pattern_that_allows_no_model_is_noted(tmp_path: Path) -> None:
+    config = {"defaults": {"modelPolicy": {"allow": ["*", "scripted/*"]}}}
+    (note,) = check(tmp_path, config)
+    assert note.startswith('modelPolicy.allow: "*" is neither')
+
+
 def test_provider_of_unsupported_dialect_is_noted_and_refused_only_when_used(tmp_path: Path) -> None:
     providers = {"odd": {"api": "openai-responses"}, "stub": {"baseUrl": NOBODY}}
     (notice,) = check(tmp_path, {"defaults": {"model": "stub/a"}}, providers)
