@@ -34,6 +34,7 @@ from service.cli.runs import runs
 from service.cli.sessions import sessions
 from service.cli.setup import setup
 from service.cli.shared.common import CommandGroup, dev_option, profile_option
+from service.cli.shared.examples import add_examples
 from service.cli.usage import usage
 
 INTERRUPTED = 130  # the shell's status for SIGINT
@@ -47,7 +48,12 @@ class _Commands(CommandGroup):
     """The root group; Ctrl-C exits with status 130."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        """Parse the arguments, and print the help or the version if they ask for it."""
+        """Parse the arguments, and print the help or the version if they ask for it.
+
+        Without a terminal, or with NO_COLOR in the environment, nothing has colours.
+        """
+        if os.environ.get("NO_COLOR"):
+            options.setdefault("color", False)
         with _output_errors_reported():
             return super().make_context(*arguments, **options)
 
@@ -98,3 +104,4 @@ _COMMANDS = (
 )
 for _command in _COMMANDS:
     openclaw.add_command(_command)
+add_examples(openclaw)

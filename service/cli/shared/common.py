@@ -135,7 +135,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def note(text: str) -> None:
     """Print a note on standard error."""
-    click.echo(f"Note: {text}", err=True)
+    click.echo(f"{click.style('Note:', fg='yellow')} {text}", err=True)
 
 
 def printable(text: str) -> str:

