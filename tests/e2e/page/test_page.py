@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_hostile_answer_tool_and_title_do_nothing(stage: Stage) -> None:
     page.evaluate("location.hash = '#/sessions'")
     page.wait("document.querySelector('.list')?.innerText.includes('<img src=x')")
     page.evaluate("location.hash = '#/runs'")
-    page.click(".list a")
+    page.click(".list a[href^='#/runs/']")
     page.wait("document.querySelector('.output')")
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert page.evaluate("document.querySelectorAll('main :is(img, script, iframe, style, form)').length") == 0
@@ -211,6 +212,10 @@ def test_run_is_watched_from_another_panel_and_cancelled(stage: Stage) -> None:
     page.wait("document.querySelector('.facts .state.aborted')")
 
 
+def _read_any(directory: Path, pattern: str) -> str | None:
+    return next((path.read_text() for path in directory.glob(pattern)), None)
+
+
 def test_session_is_found_exported_and_deleted(stage: Stage, tmp_path: Path) -> None:
     page = stage.sign_in()
     page.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
@@ -222,8 +227,7 @@ def test_session_is_found_exported_and_deleted(stage: Stage, tmp_path: Path) -> 
     for kind, pattern in ((2, "*.md"), (3, "*.json")):
         page.click("[aria-label^='Export']")
         page.click(f"dialog button:nth-child({kind})")
-        until(lambda pattern=pattern: [*tmp_path.glob(pattern)])
-        assert "cucumber" in next(tmp_path.glob(pattern)).read_text()
+        assert "cucumber" in until(partial(_read_any, tmp_path, pattern))
     page.click("[aria-label^='Delete']")
     page.click("dialog button.danger")
     page.wait_for_text("Nothing found")
