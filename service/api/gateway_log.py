@@ -10,9 +10,9 @@ import orjson
 from service.config.log_settings import LoggingConfig
 from service.config.secrets import mask_secrets
 from service.config.source import ConfigError
-from service.core.logs import configure_logging, with_optional, write_event
+from service.core.logs import configure_logging, write_event
 from service.core.signals import RunFinished, ToolExecuted, run_finished, tool_executed
-from service.core.usage import to_dollars
+from service.core.usage import NANO
 from service.core.work import current_work
 
 _runs = logging.getLogger("openclaw.run")
@@ -59,7 +59,10 @@ class GatewayLog:
             "agent": event.agent,
             "session": event.session_key,
         }
-        write_event(_tools, with_optional(fields, {"arguments": arguments, **_trace_ids()}))
+        if arguments is not None:
+            fields["arguments"] = arguments
+        _add_trace(fields)
+        write_event(_tools, fields)
 
 
 def write_run(event: RunFinished) -> None:
@@ -76,29 +79,38 @@ def write_run(event: RunFinished) -> None:
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
     }
-    optional = {
-        "cached_tokens": usage.cached_tokens or None,
-        "reasoning_tokens": usage.reasoning_tokens or None,
-        "cost": to_dollars(usage.cost_nano) if event.model_calls else None,
-        "queued_ms": round(event.queued_seconds * 1000) or None,
-        "duration_ms": _to_ms(event.seconds),
-        "first_output_ms": _to_ms(event.first_output_seconds),
-        "model": event.model,
-        "key": event.key_id,
-        "request_id": event.request_id,
-        "reason": event.reason,
-        **_trace_ids(),
-    }
-    write_event(_runs, with_optional(fields, optional), level)
+    if usage.cached_tokens:
+        fields["cached_tokens"] = usage.cached_tokens
+    if usage.reasoning_tokens:
+        fields["reasoning_tokens"] = usage.reasoning_tokens
+    if event.model_calls and usage.cost_nano is not None:
+        fields["cost"] = usage.cost_nano / NANO
+    if queued_ms := round(event.queued_seconds * 1000):
+        fields["queued_ms"] = queued_ms
+    _add_optional(fields, event)
+    write_event(_runs, fields, level)
 
 
-def _trace_ids() -> dict[str, str | None]:
+def _add_optional(fields: dict[str, str | float], event: RunFinished) -> None:
+    if event.seconds is not None:
+        fields["duration_ms"] = round(event.seconds * 1000)
+    if event.first_output_seconds is not None:
+        fields["first_output_ms"] = round(event.first_output_seconds * 1000)
+    if event.model is not None:
+        fields["model"] = event.model
+    if event.key_id is not None:
+        fields["key"] = event.key_id
+    if event.request_id is not None:
+        fields["request_id"] = event.request_id
+    if event.reason is not None:
+        fields["reason"] = event.reason
+    _add_trace(fields)
+
+
+def _add_trace(fields: dict[str, str | float]) -> None:
     ids = current_work.get().ids
-    return {"trace_id": ids["trace_id"], "span_id": ids["span_id"]} if "trace_id" in ids else {}
-
-
-def _to_ms(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1000)
+    if "trace_id" in ids:
+        fields["trace_id"], fields["span_id"] = ids["trace_id"], ids["span_id"]
 
 
 def _shown(arguments: str, config: LoggingConfig) -> str | None:
