@@ -9,7 +9,11 @@ import pytest
 from support.documents import ROOT, Block, blocks, blocks_of, reader_environment, succeed
 from support.live import TOKEN, LiveGateway
 
-PROGRAMS = [block for block in blocks("python") if block.calls_gateway and block.needs_more_libraries]
+PROGRAMS = [
+    block
+    for block in blocks("python")
+    if block.calls_gateway and block.needs_more_libraries and "openclaw_client" not in block.text
+]
 
 #: LiteLLM otherwise downloads a list of prices when it is imported.
 OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}

@@ -1,0 +1,110 @@
+"""Build a client package from the contract: `python clients/generate.py LANGUAGE DIRECTORY`.
+
+The generated code is not kept in the repository, because it is a copy of the contract in other words, a hundred times
+as long as what is written by hand. The directory then has the whole package: what is in `clients/LANGUAGE`, and what
+the generator of that language makes of the served document.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from service.api.http.contract import load_contract
+from service.api.http.published_contract import PublishedContract
+
+HERE = Path(__file__).parent
+_NULL = {"$ref": "#/components/schemas/NoValue"}
+
+
+def generate(language: str, directory: Path) -> None:
+    """Write the package of a language to `directory`, which must not exist."""
+    shutil.copytree(HERE / language, directory)
+    contract = PublishedContract(_without_refused_fields(load_contract()))
+    document = directory / "openapi.json"
+    document.write_bytes(contract.openapi_3_1 if language == "typescript" else contract.openapi_3_0)
+    GENERATORS[language](document, directory)
+    document.unlink()
+
+
+def _without_refused_fields(node: Any) -> Any:
+    """Leave out the fields that are listed to be refused by name: a client has no use for them."""
+    if isinstance(node, list):
+        return [_without_refused_fields(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {name: value for name, value in node.items() if not (isinstance(value, dict) and "x-unsupported" in value)}
+    return {name: _without_refused_fields(value) for name, value in kept.items()}
+
+
+def _with_nullable_choices(node: Any) -> Any:
+    """Say `nullable` of a choice that has null, as the generator for Go reads it: it tries null as every variant."""
+    if isinstance(node, list):
+        return [_with_nullable_choices(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    node = {name: _with_nullable_choices(value) for name, value in node.items()}
+    if _NULL not in node.get("oneOf", ()):
+        return node
+    others = [one for one in node.pop("oneOf") if one != _NULL]
+    return node | {"nullable": True, ("oneOf" if len(others) > 1 else "allOf"): others}
+
+
+def _run(*command: str | Path, directory: Path | None = None) -> None:
+    ended = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise SystemExit(ended.stdout + ended.stderr)
+
+
+def _python(document: Path, directory: Path) -> None:
+    package = directory / "openclaw_client"
+    by_hand = {path.name: path.read_bytes() for path in package.iterdir()}
+    options = ["--meta", "none", "--fail-on-warning", "--overwrite", "--config", directory / "generator.yaml"]
+    module = [sys.executable, "-m", "openapi_python_client"]
+    _run(*module, "generate", "--path", document, *options, "--output-path", package)
+    (package / "py.typed").touch()
+    for name, content in by_hand.items():
+        (package / name).write_bytes(content)
+    (directory / "generator.yaml").unlink()
+
+
+def _typescript(document: Path, directory: Path) -> None:
+    _run("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", directory=directory)
+    _run("npx", "openapi-typescript", document.name, "-o", "src/gateway.ts", directory=directory)
+    _run("npx", "tsc", directory=directory)
+
+
+_GO = {
+    "enumClassPrefix": "true",  # several enumerations have values of one name
+    "useOneOfDiscriminatorLookup": "true",
+    "disallowAdditionalPropertiesIfNotPresent": "false",
+    "withGoMod": "false",
+    "packageName": "openclaw",
+}
+_GO_PARTS = "apis,models,supportingFiles,apiDocs=false,modelDocs=false,apiTests=false,modelTests=false"
+
+
+def _go(document: Path, directory: Path) -> None:
+    document.write_bytes(orjson.dumps(_with_nullable_choices(orjson.loads(document.read_bytes()))))
+    command = [Path(sys.executable).with_name("openapi-generator-cli"), "generate", "-g", "go", "-i", document]
+    options = ",".join(f"{name}={value}" for name, value in _GO.items())
+    chosen = ["--additional-properties", options, "--global-property", _GO_PARTS]
+    _run(*command, *chosen, "--type-mappings", "integer=int64", "-o", directory)
+    for path in directory.glob("*.go"):  # the standard library has to do
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace('"gopkg.in/validator.v2"', '"openclaw/internal/validator"'), encoding="utf-8")
+    for left in ("git_push.sh", ".travis.yml", ".gitignore", "README.md", ".openapi-generator-ignore"):
+        (directory / left).unlink(missing_ok=True)
+    for left in ("api", ".openapi-generator"):
+        shutil.rmtree(directory / left, ignore_errors=True)
+
+
+GENERATORS = {"python": _python, "typescript": _typescript, "go": _go}
+
+if __name__ == "__main__":
+    generate(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,128 @@
+"""The client packages of `clients/`, built and used against a live gateway through a relay that breaks streams.
+
+The programs of all languages do the same and print the same lines; each passes its language's strict checks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cutting_relay import CuttingRelay
+from support.documents import ROOT, blocks_of, reader_environment, succeed
+from support.live import LiveGateway
+
+PROGRAMS = Path(__file__).with_name("programs")
+SLOW = "This answer comes slowly, word by word, so that there is time to leave before it ends."
+LINES = {
+    "chat": "hi",
+    "stream": SLOW,
+    "asynchronous stream": SLOW,
+    "tool": "weather sunny",
+    "run": f"{SLOW} run.ended ok",
+    "response": f"{SLOW} response.completed",
+    "session": "4 4",
+    "error": "404 model_not_found model",
+    "retry": "True",
+}
+#: The streams whose first connections the relay breaks, by the last parts of their paths.
+CUT = {"completions", "chat-stream", "events", "responses"}
+GO_PROGRAM = """
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"openclaw"
+)
+
+func main() {
+%s
+}
+"""
+
+
+@pytest.fixture
+def relay(gateway: LiveGateway) -> Iterator[CuttingRelay]:
+    with CuttingRelay(gateway.address) as running:
+        yield running
+
+
+def build(language: str, directory: Path) -> Path:
+    succeed([sys.executable, str(ROOT / "clients" / "generate.py"), language, str(directory)], os.environ, ROOT)
+    return directory
+
+
+def from_readme(language: str, gateway: LiveGateway) -> str:
+    """The README's lines for a language, with the gateway's address."""
+    [block] = [
+        block
+        for block in blocks_of(ROOT / "README.md")
+        if block.language == language
+        and "openclaw" in block.text
+        and "client" in block.text
+        and "openai" not in block.text
+    ]
+    return block.at(gateway.address)
+
+
+def check(printed: str, relay: CuttingRelay, *left_out: str) -> None:
+    lines = dict(line.split(": ", 1) for line in printed.splitlines())
+    assert lines == {name: line for name, line in LINES.items() if name not in left_out}
+    assert {request.rpartition("/")[2] for request in relay.cuts} >= CUT
+
+
+def test_python_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Path) -> None:
+    package = build("python", tmp_path / "package")
+    program = PROGRAMS / "use.py"
+    environment = reader_environment(gateway) | {"PYTHONPATH": str(package)}
+    check(succeed([sys.executable, str(program), relay.url], environment, tmp_path), relay)
+    assert succeed([sys.executable, "-c", from_readme("python", gateway)], environment, tmp_path) == "hi"
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent", "--config-file", ""]
+    checked = [str(program), str(package / "openclaw_client" / "streams.py")]
+    succeed([*mypy, *checked], {**os.environ, "MYPYPATH": str(package)}, tmp_path)
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
+def test_typescript_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Path) -> None:
+    package = build("typescript", tmp_path / "package")
+    directory = tmp_path / "program"
+    modules = directory / "node_modules"
+    modules.mkdir(parents=True)
+    (modules / "openclaw-client").symlink_to(package)
+    (directory / "package.json").write_text('{"type": "module"}')
+    (directory / "use.ts").write_bytes((PROGRAMS / "use.ts").read_bytes())
+    compiler = [
+        str(package / "node_modules" / ".bin" / "tsc"),
+        "--strict",
+        "--target",
+        "es2022",
+        "--module",
+        "nodenext",
+    ]
+    types = ["--types", "node", "--typeRoots", str(package / "node_modules" / "@types")]
+    (directory / "readme.ts").write_text(from_readme("ts", gateway))
+    succeed([*compiler, *types, "use.ts", "readme.ts"], os.environ, directory)
+    assert succeed(["node", "readme.js"], reader_environment(gateway), directory) == "hi"
+    printed = succeed(["node", "use.js", relay.url], reader_environment(gateway), directory)
+    check(printed, relay, "asynchronous stream")
+
+
+@pytest.mark.skipif(not shutil.which("go"), reason="Go is not installed")
+def test_go_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Path) -> None:
+    package = build("go", tmp_path / "package")
+    readme = GO_PROGRAM % from_readme("go", gateway)
+    for name, text in {"use": (PROGRAMS / "use.go").read_text(), "readme": readme}.items():
+        (package / name).mkdir()
+        (package / name / "main.go").write_text(text)
+    succeed(["go", "vet", "./..."], os.environ, package)
+    succeed(["go", "build", "-o", str(tmp_path), "./use", "./readme"], os.environ, package)
+    environment = reader_environment(gateway)
+    assert succeed([str(tmp_path / "readme")], environment, tmp_path) == "hi"
+    check(succeed([str(tmp_path / "use"), relay.url], environment, tmp_path), relay, "asynchronous stream")
