@@ -1,4 +1,4 @@
-"""Refuses to build around a contract that is not valid OpenAPI, and adds it to the wheel as JSON, too."""
+"""Refuses to build around a contract that is not valid OpenAPI; adds it as JSON, and the version, to the wheel."""
 
 import json
 import tempfile
@@ -14,8 +14,7 @@ class ContractHook(BuildHookInterface):
     """Validates `openapi.yaml` before anything is packed; as JSON it is read thirty times as fast."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Raise if the contract is invalid."""
-        del version
+        """Raise if the contract is invalid; `version` is the kind of the wheel."""
         contract = Path(self.root, "openapi.yaml")
         if not contract.exists():  # building a wheel from an sdist that was itself checked
             contract = Path(self.root, "service", "openapi.yaml")
@@ -31,6 +30,10 @@ class ContractHook(BuildHookInterface):
             packed = Path(self._directory.name, "openapi.json")
             packed.write_text(json.dumps(document), encoding="utf-8")
             build_data["force_include"][str(packed)] = "service/openapi.json"
+        if self.target_name == "wheel" and version == "standard":  # and not an editable one, which has the source's
+            module = Path(self._directory.name, "_version.py")
+            module.write_text(f'"""The version of this build."""\n\n__version__ = "{self.metadata.version}"\n')
+            build_data["force_include"][str(module)] = "service/_version.py"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Delete the temporary file."""

@@ -18,13 +18,11 @@ import orjson
 import pytest
 import yaml
 
-from service import __version__
 from service.storage.database.schema import HEAD
 
 CHECKOUT = Path(__file__).parents[3]
 PACKAGES = ("service", "handlers")
 PAGE = CHECKOUT / "service" / "api" / "control_ui"
-DIST_INFO = f"openclaw_gateway-{__version__}.dist-info"
 
 
 def build(source: Path, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -46,9 +44,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         yield opened
 
 
+@pytest.fixture(scope="module")
+def dist_info(wheel: zipfile.ZipFile) -> str:
+    [name] = {name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
+    return name
+
+
 @pytest.fixture
-def distribution(wheel: zipfile.ZipFile) -> PathDistribution:
-    return PathDistribution(zipfile.Path(wheel, f"{DIST_INFO}/"))
+def distribution(wheel: zipfile.ZipFile, dist_info: str) -> PathDistribution:
+    return PathDistribution(zipfile.Path(wheel, f"{dist_info}/"))
 
 
 @pytest.fixture
@@ -69,11 +73,11 @@ def test_the_contract_is_inside_once_and_unchanged(wheel: zipfile.ZipFile) -> No
     assert orjson.loads(wheel.read("service/openapi.json")) == yaml.safe_load(contract)
 
 
-def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile, dist_info: str) -> None:
     modules = {path.relative_to(CHECKOUT).as_posix() for name in PACKAGES for path in (CHECKOUT / name).rglob("*.py")}
-    packed = {name for name in wheel.namelist() if not name.startswith(f"{DIST_INFO}/")}
+    packed = {name for name in wheel.namelist() if not name.startswith(f"{dist_info}/")}
     page = {path.relative_to(CHECKOUT).as_posix() for path in PAGE.iterdir() if path.is_file()}
-    assert packed == modules | page | {"service/openapi.yaml", "service/openapi.json"}
+    assert packed == modules | page | {"service/openapi.yaml", "service/openapi.json", "service/_version.py"}
 
 
 MIGRATING_PROGRAM = """
@@ -98,21 +102,24 @@ def test_the_migrations_are_inside_and_found(wheel: zipfile.ZipFile, tmp_path: P
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
 
 
-def test_metadata_lists_requirements(distribution: PathDistribution) -> None:
+def test_metadata_lists_version_and_requirements(wheel: zipfile.ZipFile, distribution: PathDistribution) -> None:
     metadata = distribution.metadata
-    assert (metadata["Name"], metadata["Version"]) == ("openclaw-gateway", __version__)
+    assert metadata["Name"] == "openclaw-gateway"
+    assert f'__version__ = "{metadata["Version"]}"' in wheel.read("service/_version.py").decode()
     assert metadata["Requires-Python"] == ">=3.11"
     assert any(requirement.startswith("connexion<3,>=2.15") for requirement in distribution.requires or ())
     assert metadata["Description-Content-Type"] == "text/markdown"
 
 
-def test_the_licence_comes_with_its_text(wheel: zipfile.ZipFile, distribution: PathDistribution) -> None:
+def test_the_licence_comes_with_its_text(
+    wheel: zipfile.ZipFile, distribution: PathDistribution, dist_info: str
+) -> None:
     assert distribution.metadata["License-Expression"] == "MIT AND BSD-3-Clause AND Apache-2.0"
     libraries = [path.relative_to(CHECKOUT).as_posix() for path in sorted(PAGE.glob("LICENSE.*"))]
     assert len(libraries) == 3
     assert distribution.metadata.get_all("License-File") == ["LICENSE", *libraries]
     for name in ("LICENSE", *libraries):
-        assert wheel.read(f"{DIST_INFO}/licenses/{name}") == (CHECKOUT / name).read_bytes()
+        assert wheel.read(f"{dist_info}/licenses/{name}") == (CHECKOUT / name).read_bytes()
 
 
 def test_the_command_is_openclaw(distribution: PathDistribution) -> None:
@@ -138,3 +145,26 @@ def test_a_contract_that_refers_to_nothing_is_not_built(sources: Path, tmp_path:
     run = build(sources, tmp_path / "dist")
     assert run.returncode != 0
     assert re.search("schemas/Absent.? does not exist", run.stderr), run.stderr
+
+
+def version_of(root: Path) -> str:
+    code = "import sys; sys.path.insert(0, sys.argv[1] + '/.ci'); import version; print(version.read_version())"
+    done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_version_is_that_of_the_tag_the_sdist_or_the_source(sources: Path) -> None:
+    def git(*arguments: str) -> None:
+        name = ("-c", "user.name=n", "-c", "user.email=n@example.com")
+        subprocess.run(["git", *name, *arguments], cwd=sources, capture_output=True, check=True)
+
+    assert version_of(sources) == "0.1.0"
+    git("init")
+    git("commit", "--allow-empty", "--message", "first")
+    assert version_of(sources) == "0.1.0"
+    git("tag", "--annotate", "v1.2.3", "--message", "a release")
+    assert version_of(sources) == "1.2.3"
+    git("commit", "--allow-empty", "--message", "second")
+    assert re.fullmatch(r"1\.2\.4\.dev1\+g[0-9a-f]{9}", version_of(sources))
+    (sources / "PKG-INFO").write_text("Metadata-Version: 2.4\nVersion: 7.0.0\n")
+    assert version_of(sources) == "7.0.0"
