@@ -23,7 +23,7 @@ FLOORS = (
     ("handlers",),
     ("server",),
     ("cli",),
-    ("__main__",),
+    ("__main__", "pytest_plugin"),
 )
 
 ROOT = Path(service.__file__).parent

@@ -29,6 +29,7 @@ from service.cli.health import health, status
 from service.cli.keys import keys
 from service.cli.logs import logs
 from service.cli.mcp import mcp
+from service.cli.mock import mock
 from service.cli.models import models
 from service.cli.runs import runs
 from service.cli.sessions import sessions
@@ -99,8 +100,8 @@ def openclaw(**_options: object) -> None:
 
 
 _COMMANDS = (
-    *(gateway, agent, agents, approvals, backup, chat, completion, config, doctor, health, keys, logs, mcp, models),
-    *(restore, runs, sessions, setup, status, usage),
+    *(gateway, agent, agents, approvals, backup, chat, completion, config, doctor, health, keys, logs, mcp, mock),
+    *(models, restore, runs, sessions, setup, status, usage),
 )
 for _command in _COMMANDS:
     openclaw.add_command(_command)

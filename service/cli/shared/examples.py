@@ -50,6 +50,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "mcp": ("openclaw mcp list", "openclaw mcp test"),
     "mcp list": ("openclaw mcp list",),
     "mcp test": ("openclaw mcp test github",),
+    "mock": ("openclaw mock", "openclaw mock --port 18790 --model slow"),
     "models": ("openclaw models list", "openclaw models install"),
     "models install": ("openclaw models install",),
     "models list": ("openclaw models list --json",),

@@ -1,0 +1,54 @@
+"""`openclaw mock` and the fixture for pytest, as the documentation shows them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from support.documents import ROOT, blocks_of
+
+from service.core.errors import KINDS
+
+PLUGIN = "service.pytest_plugin"
+EVERYTHING = """
+
+import httpx
+
+
+@pytest.fixture(scope="session")
+def openclaw_mock_arguments():
+    return ("--model", "count-3")
+
+
+def test_arguments_and_endpoints(openclaw_mock):
+    headers = {"Authorization": f"Bearer {openclaw_mock.token}"}
+    with httpx.Client(base_url=openclaw_mock.base_url, headers=headers) as http:
+        assert http.post("/responses", json={"input": "hi"}).json()["output"][0]["content"][0]["text"] == "1 2 3 "
+        assert len(http.post("/embeddings", json={"model": "openclaw", "input": "hi"}).json()["data"]) == 1
+        assert http.get("/tools").status_code == 200
+        assert http.get("/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
+"""
+
+
+def run_pytest(text: str, directory: Path) -> str:
+    (directory / "test_documented.py").write_text(text, encoding="utf-8")
+    registered = any(entry.value == PLUGIN for entry in entry_points(group="pytest11"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *([] if registered else ["-p", PLUGIN])]
+    environment = {**os.environ, "OPENCLAW_GATEWAY_TOKEN": "of another gateway"}
+    ended = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_documented_tests_pass_and_arguments_apply(tmp_path: Path) -> None:
+    [documented] = [
+        block.text for block in blocks_of(ROOT / "docs" / "testing-with-the-mock.md") if "pytest" in block.text
+    ]
+    assert "provider_unavailable" in KINDS
+    assert "2 passed" in run_pytest(documented, tmp_path)
+    assert "1 passed" in run_pytest("import pytest\n" + EVERYTHING, tmp_path)
