@@ -55,6 +55,11 @@ function leave(error) {
   showSignIn();
 }
 
+function signOut() {
+  leave(null);
+  location.hash = "";
+}
+
 function showSignIn() {
   state = "out";
   redraw();
@@ -67,7 +72,7 @@ function view() {
   return html`<a class="skip" href="#main" @click=${skip}>Skip to content</a><div class="shell">
     <nav aria-label="Panels"><p class="brand">OpenClaw</p><ul>${PANELS.map(link)}</ul>${recentView(panel === chatPanel)}
       <div class="foot"><span class="connection ${live.state}" role="status">${CONNECTION[/** @type {"open"} */ (live.state)]}</span>
-        ${secret() ? html`<button type="button" class="quiet" @click=${() => leave(null)}>${icon("out")}<span>Sign out</span></button>` : nothing}</div></nav>
+        ${secret() ? html`<button type="button" class="quiet" @click=${signOut}>${icon("out")}<span>Sign out</span></button>` : nothing}</div></nav>
     <main id="main" tabindex="-1">${panel.view()}</main></div>`;
 }
 

@@ -2,7 +2,7 @@
 /** The conversation that is open: what it consists of, and the run that answers it. */
 
 import { ApiError, call, getJson, postJson, readEvents, toHeader, UNREACHABLE } from "./api.js";
-import { addKnown, message, toRequest, toShown } from "./conversation.js";
+import { addKnown, hasForeignCalls, message, toRequest, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { loadSession } from "./sessions_api.js";
 import { may } from "./socket.js";
@@ -15,6 +15,9 @@ const RECONNECT_SECONDS = [0.5, 1, 2, 3, 5, 5, 5, 5, 5, 5, 5, 5];
 /** What was said in this tab, by role and id of the run: not all of it can be read back. @type {Map<string, Shown>} */
 const known = new Map();
 
+/** That of the last run. */
+let concluded = Promise.resolve();
+
 export const chat = {
   /** @type {{id: string, description: string}[]} */ agents: [],
   agent: "",
@@ -23,7 +26,7 @@ export const chat = {
   /** @type {Shown[]} */ messages: [],
   /** @type {any[]} */ branches: [],
   isStored: false,
-  isCut: false,
+  /** Why the conversation cannot be continued here, if so. */ obstacle: "",
   isLoading: false,
   /** @type {any} */ error: null,
   /** A conversation whose last message was not answered. @type {Shown[]|null} */ failed: null,
@@ -43,7 +46,7 @@ export async function loadAgents() {
 /** Begin a conversation. */
 export function begin() {
   leave();
-  const empty = { key: "", title: "", messages: [], branches: [], isStored: false, isCut: false, error: null, failed: null };
+  const empty = { key: "", title: "", messages: [], branches: [], isStored: false, obstacle: "", error: null, failed: null };
   Object.assign(chat, empty, { id: chat.id + 1, isLoading: false });
   redraw();
 }
@@ -71,8 +74,8 @@ async function reload(branch) {
     if (chat.id !== id || chat.run) return null;
     const shown = toShown(session.messages);
     addKnown(shown, known);
-    const { agent, branches, isCut } = session;
-    Object.assign(chat, { agent, branches, isCut, messages: shown, isStored: shown.length > 0, error: null });
+    const { agent, branches } = session;
+    Object.assign(chat, { agent, branches, obstacle: obstacleOf(session, shown), messages: shown, isStored: shown.length > 0, error: null });
     Object.assign(chat, { title: session.title ?? "", isLoading: false });
     redraw();
     return session;
@@ -83,22 +86,34 @@ async function reload(branch) {
   return null;
 }
 
+/** Say why a conversation cannot be sent as a whole, if so. @param {any} session @param {Shown[]} shown */
+function obstacleOf(session, shown) {
+  if (session.isCut) return "This conversation is too long to be continued here; its first messages are not shown.";
+  if (shown.some(({ unreadable }) => unreadable)) return "A message is too long to be shown. Continue where it came from.";
+  return hasForeignCalls(session.messages) ? "A program runs functions in this conversation. Continue it there." : "";
+}
+
+/** Forget what was said in this tab. */
+export const forget = () => known.clear();
+
 /** Send a message. @param {string} text @param {string[]} pictures */
-export const send = (text, pictures) => answer([...chat.messages, message("user", { text, pictures })]);
+export const send = (text, pictures) => answer(() => [...chat.messages, message("user", { text, pictures })]);
 
 /** Send a message again in place of the one at `place`, with another text. @param {number} place @param {string} text */
 export function edit(place, text) {
-  const changed = { ...chat.messages[place], text, index: null };
-  return answer([...chat.messages.slice(0, place), changed]);
+  return answer(() => [...chat.messages.slice(0, place), { ...chat.messages[place], text, index: null }]);
 }
 
 /** Ask again for the answer at `place`. @param {number} place */
-export const regenerate = (place) => answer(chat.messages.slice(0, place));
+export const regenerate = (place) => answer(() => chat.messages.slice(0, place));
 
-export const retry = () => answer(chat.failed ?? []);
+export const retry = () => answer(() => chat.failed ?? []);
 
-/** Get an answer to a conversation. @param {Shown[]} conversation */
-function answer(conversation) {
+/** Get an answer to a conversation, once what was stored of the last run is known. @param {() => Shown[]} chosen */
+async function answer(chosen) {
+  await concluded;
+  if (chat.run) return;
+  const conversation = chosen();
   const given = toRequest(conversation, chat.isStored);
   return carryOut(conversation, (run) => start(run, given));
 }
@@ -128,12 +143,36 @@ async function carryOut(conversation, begun) {
   if (chat.run !== run) return;
   shown.isLive = false;
   chat.run = null;
-  if (error && !(run.isStopping && isStop(error))) chat.error = error;
-  const isFailed = error && !shown.text && !shown.steps.length;
-  if (isFailed && before.messages !== conversation) Object.assign(chat, before, { failed: conversation });
-  else await settle(conversation);
+  concluded = conclude({ run, shown, conversation, before, error });
+  await concluded;
   redraw();
 }
+
+/** Take over what the gateway has stored of a run that has ended. @param {any} ended */
+async function conclude({ run, shown, conversation, before, error }) {
+  const { id, messages } = chat;
+  const session = may("read") && run.runId ? await reload() : null;
+  if (chat.id !== id || chat.run) return;
+  const problem = chat.error;
+  const isSaid = shown.text !== "" || shown.steps.length > 0;
+  if (session ? session.messages.some((one) => one.run_id === run.runId) : isSaid && !isLost(problem)) {
+    const ownError = run.isStopping && isStop(error) ? null : error;
+    const isRefusal = problem?.code === "missing_scope"; // of reading: the answer is there
+    Object.assign(chat, { isStored: true, error: ownError ?? (isRefusal ? null : problem) });
+    return;
+  }
+  chat.messages = isSaid ? messages : before.messages;
+  chat.isStored = session ? session.messages.length > 0 : before.isStored && !isLost(problem);
+  const isJoined = before.messages === conversation;
+  chat.error = isJoined && error?.code === "run_events_gone" ? null : (error ?? problem);
+  if (!isJoined) chat.failed = conversation;
+}
+
+/** @param {any} error */
+const isStop = (error) => error?.code === "run_aborted" || error?.name === "AbortError";
+
+/** @param {any} error */
+const isLost = (error) => error?.code === "session_not_found";
 
 /** @param {any} run @param {any[]} messages */
 async function start(run, messages) {
@@ -212,24 +251,8 @@ function take(run, shown, chunk) {
   redraw();
 }
 
-/** @param {any} error */
-const isStop = (error) => error.code === "run_aborted" || error.name === "AbortError";
-
 /** The id of a new session; not every address of a page has `randomUUID`. */
 const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-
-/** Take over what the gateway has stored, after a run that has said something. @param {Shown[]} conversation */
-async function settle(conversation) {
-  const { error, messages } = chat;
-  chat.isStored = true;
-  if (!may("read")) return;
-  await reload();
-  if (chat.error?.code === "missing_scope") chat.error = null;
-  if (!error) return;
-  if (chat.error?.code === "session_not_found") chat.isStored = false;
-  if (chat.messages.length < conversation.length || !chat.isStored) Object.assign(chat, { messages, failed: conversation });
-  chat.error = error;
-}
 
 /** End the run. */
 export async function stop() {

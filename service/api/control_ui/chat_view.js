@@ -2,7 +2,7 @@
 /** The panel in which people talk to agents. */
 
 import { approvalsOf } from "./approvals_view.js";
-import { begin, chat, edit, loadAgents, open, regenerate, retry, send, stop } from "./chat.js";
+import { begin, chat, edit, forget, loadAgents, open, regenerate, retry, send, stop } from "./chat.js";
 import { redraw } from "./draw.js";
 import { compact, duration, pretty, shorten } from "./format.js";
 import { html, nothing, render } from "./lit-html.js";
@@ -29,6 +29,10 @@ export const chatPanel = {
     else if (!key && chat.key && !chat.run) begin();
   },
   close() {},
+  clear() {
+    forget();
+    Object.assign(draft, { text: "", pictures: [], editing: null, error: null, agentsError: null });
+  },
   view,
 };
 
@@ -94,10 +98,10 @@ function conversation() {
 function messages() {
   const failed = chat.failed?.at(-1);
   return html`<div class="column">
-    ${chat.isCut ? html`<p class="note">The first messages of this long conversation are not shown, so that it cannot be continued here.</p>` : nothing}
     ${chat.messages.map((one, place) => (one.role === "user" ? userMessage(one, place) : answerMessage(one, place)))}
     ${chat.isLoading ? html`<p class="empty">Loading…</p>` : nothing}
     ${failed && !chat.messages.includes(failed) ? html`<div class="user failed"><div class="bubble">${failed.text}</div></div>` : nothing}
+    ${chat.obstacle ? html`<p class="note">${chat.obstacle}</p>` : nothing}
     ${chat.error ? errorNote(chat.error, chat.failed ? retry : null) : nothing}
     ${chat.messages.length || chat.isLoading || chat.error ? nothing : welcome()}
   </div>`;
@@ -145,14 +149,14 @@ function startEditing(place) {
   requestAnimationFrame(() => requestAnimationFrame(() => /** @type {HTMLElement|null} */ (shown.element.querySelector(".editing textarea"))?.focus()));
 }
 
-const canAsk = () => chat.agent && !chat.run && !chat.isCut && !chat.isLoading && !chat.messages.some(({ unreadable }) => unreadable);
+const canAsk = () => chat.agent && !chat.run && !chat.obstacle && !chat.isLoading;
 
 /** @param {import("./chat.js").Shown} one @param {number} place */
 function answerMessage(one, place) {
   const isWaiting = one.isLive && !one.text;
   return html`<article class="answer" aria-label="Answer" aria-busy=${one.isLive ? "true" : "false"}>
     ${one.reasoning ? html`<details class="fold"><summary>${isWaiting ? "Thinking…" : "Reasoning"}</summary><div class="thoughts">${one.reasoning}</div></details>` : nothing}
-    ${one.steps.map(stepView)}
+    ${one.steps.map((step) => stepView(step, one.isLive === true))}
     ${one.unreadable ? html`<p class="note">This answer is too long to be shown.</p>` : nothing}
     ${one.text ? markdown(one, one.text, !one.isLive) : nothing}
     ${isWaiting ? html`<p class="pause"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
@@ -170,15 +174,15 @@ function answerActions(one, place) {
     ${one.usage ? html`<span class="faint">${compact(one.usage.prompt_tokens)} in, ${compact(one.usage.completion_tokens)} out</span>` : nothing}</div>`;
 }
 
-/** @param {import("./conversation.js").Step} step */
-function stepView(step) {
-  const isRunning = step.ok === null && step.result === null;
+/** @param {import("./conversation.js").Step} step @param {boolean} isLive */
+function stepView(step, isLive) {
+  const isRunning = isLive && step.ok === null;
   return html`<details class="fold step">
     <summary><span class="mark ${step.ok === false ? "bad" : isRunning ? "busy" : "good"}" aria-hidden="true"></span>
       <code>${shorten(step.label === step.name && step.arguments ? `${step.name} ${step.arguments}` : step.label, 90)}</code>
       <span class="faint">${isRunning ? "running…" : step.ok === false ? "failed" : duration(step.ms)}</span></summary>
     ${step.arguments ? html`<p class="label">Arguments</p><pre tabindex="0">${pretty(step.arguments)}</pre>` : nothing}
-    ${step.result === null ? html`<p class="faint">The result is shown when the answer is complete.</p>` : html`<p class="label">Result</p><pre tabindex="0">${step.result}</pre>`}
+    ${step.result === null ? html`<p class="faint">${isLive ? "The result is shown when the answer is complete." : "There is no result."}</p>` : html`<p class="label">Result</p><pre tabindex="0">${step.result}</pre>`}
   </details>`;
 }
 
@@ -224,6 +228,7 @@ function fit(field) {
 
 /** @param {KeyboardEvent} event */
 function pressed(event) {
+  if (event.key === "Escape" && chat.run) stop();
   const isTouch = matchMedia("(pointer: coarse)").matches;
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || isTouch) return;
   event.preventDefault();

@@ -27,6 +27,12 @@ export function toShown(stored) {
   return shown;
 }
 
+/** Return true if a program has carried out functions of its own for stored messages. @param {any[]} stored */
+export function hasForeignCalls(stored) {
+  const own = new Set(stored.flatMap(({ run_id: run, tool_calls: calls }) => calls.map(({ id }) => `${run} ${id}`)));
+  return stored.some(({ role, run_id: run, tool_call_id: id }) => role === "tool" && !own.has(`${run} ${id}`));
+}
+
 /** @param {any} stored */
 function toUser(stored) {
   const parts = stored.content ?? [];

@@ -199,6 +199,24 @@ def test_approval_is_decided_in_the_chat_that_waits_for_it(stage: Stage) -> None
     page.wait("!document.querySelector('.badge')")
 
 
+def test_run_stopped_before_its_approval_is_part_of_the_conversation(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.wait("document.querySelector('select')")
+    page.evaluate("document.querySelector('select').value = 'asker'")
+    page.evaluate("document.querySelector('select').dispatchEvent(new Event('change'))")
+    page.fill("#message", "think first")
+    page.press("Enter")
+    page.wait_for_text("wants to use read")
+    page.press("Escape")
+    page.wait(IS_OVER.format(1))
+    ask(page, "two")
+    assert page.evaluate("[...document.querySelectorAll('.bubble')].map((one) => one.innerText)") == [
+        "think first",
+        "two",
+    ]
+    assert answers(page) == ["think first | two"]
+
+
 def test_run_is_watched_from_another_panel_and_cancelled(stage: Stage) -> None:
     page = stage.sign_in()
     page.fill("#message", "hold the line")
