@@ -76,6 +76,16 @@ def test_redocly_finds_nothing(document: Path) -> None:
     }
 
 
+def test_redocly_and_spectral_find_nothing_in_flows(tmp_path: Path) -> None:
+    flows = HERE.parents[1] / "docs" / "flows.arazzo.yaml"
+    (tmp_path / "redocly.yaml").write_text("extends: [recommended]\n")
+    (tmp_path / "spectral.yaml").write_text("extends: ['spectral:arazzo']\n")
+    command: list[str | Path] = [*node("@redocly/cli", "bin/cli.js"), "lint", flows, "--format", "json"]
+    printed = run(*command, "--config", "redocly.yaml", directory=tmp_path)
+    assert '"warnings": 0' in printed
+    assert "No results" in run(*node(*SPECTRAL), "lint", flows, "-r", "spectral.yaml", directory=tmp_path)
+
+
 def test_types_for_typescript_are_generated_without_warnings(document: Path) -> None:
     here = document.parent
     printed = run(*node("openapi-typescript", "bin/cli.js"), document, "-o", "gateway.d.ts", directory=here)
