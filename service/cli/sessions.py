@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ _SHOWN_KEY_CHARACTERS = 200
 
 @click.group(cls=CommandGroup)
 def sessions() -> None:
-    """List, show, export, delete and prune sessions; abort their runs."""
+    """List, show, export, import, delete and prune sessions; abort their runs."""
 
 
 @sessions.command(name="list")
@@ -133,6 +134,41 @@ def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything:
         for session in _iter_sessions(storage, agent) if everything else _find(storage, config, keys, agent):
             for line in export_session(storage.transcripts, session, storage.records.list_failures(session.key)):
                 output.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+@sessions.command(name="import")
+@click.argument("file", type=click.File("rb", lazy=True))
+@click.option("--agent", metavar="ID", help="The agent of a transcript of OpenClaw; by default the default one.")
+@click.option("--session-key", metavar="NAME", help="The key of such a transcript; by default explicit:ID.")
+@click.option("--replace", is_flag=True, help="Delete sessions of the same keys.")
+@json_option
+@pass_storage
+def import_(
+    opened: Any, file: IO[bytes], *, agent: str | None, session_key: str | None, replace: bool, as_json: bool
+) -> None:
+    """Import sessions: what `export` has written, or a transcript of OpenClaw (ID.jsonl).
+
+    All of the file or nothing. What is not understood is refused with the number of its line.
+    """
+    from service.cli.shared.session_import import read_sessions
+    from service.storage.database.errors import StoreError
+    from service.storage.sessions.importing import ImportConflictError, ImportSessions
+    from service.storage.sessions.session_files import SessionFileError
+
+    with opened(writes=True) as (storage, config):
+        try:
+            found = read_sessions(file, config, agent, session_key)
+            messages = storage.database.write(ImportSessions(found, replace, uuid.uuid4))
+        except SessionFileError as error:
+            raise click.ClickException(f"{file.name}, {error}. Nothing was imported.") from None
+        except StoreError as error:
+            if not isinstance(error.__cause__, ImportConflictError):
+                raise
+            raise click.ClickException(f"{file.name}, {error.__cause__}. Nothing was imported.") from None
+    if as_json:
+        print_json({"ok": True, "imported": [session.key for session in found], "messages": messages})
+    else:
+        click.echo("\n".join(f"Imported {printable(session.key)}." for session in found))
 
 
 @sessions.command(epilog=_KEYS)

@@ -67,6 +67,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "openclaw sessions export demo",
         "openclaw sessions export --all --output sessions.jsonl",
     ),
+    "sessions import": (
+        "openclaw sessions import sessions.jsonl",
+        "openclaw sessions import 2f1c.jsonl --agent main --session-key old-talk",
+    ),
     "sessions list": ("openclaw sessions list --agent main",),
     "sessions prune": ("openclaw sessions prune --dry-run",),
     "sessions show": ("openclaw sessions show demo --limit 5",),

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import click
@@ -263,7 +264,9 @@ def all_commands(command: click.Command = openclaw, words: str = "") -> Iterator
         yield from all_commands(below, f"{words} {name}".lstrip())
 
 
-def test_every_command_has_help_with_examples_that_it_takes() -> None:
+def test_every_command_has_help_with_examples_that_it_takes(tmp_path: Path) -> None:
+    for name in ("sessions.jsonl", "2f1c.jsonl"):  # which examples read
+        (tmp_path / name).touch()
     commands = dict(all_commands())
     assert commands.keys() == EXAMPLES.keys()
     for words, command in commands.items():
@@ -272,7 +275,8 @@ def test_every_command_has_help_with_examples_that_it_takes() -> None:
         for example in EXAMPLES[words]:
             assert f"  {example}\n" in f"{shown}\n"
             [ours] = [part for part in re.split(r"[|>]", example) if part.strip().startswith("openclaw ")]
-            check_example(shlex.split(ours)[1:], words)
+            with chdir(tmp_path):
+                check_example(shlex.split(ours)[1:], words)
 
 
 def check_example(arguments: list[str], words: str) -> None:
