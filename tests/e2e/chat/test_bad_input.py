@@ -284,6 +284,14 @@ def test_unknown_path_is_404_with_envelope(gateway: LiveGateway, path: str) -> N
         assert error_of(client.send(request)) == (404, "not_found", None)
 
 
+@pytest.mark.parametrize("path", ["/", "/ui/app.js"])
+def test_page_is_off_unless_it_is_switched_on(gateway: LiveGateway, path: str) -> None:
+    with gateway.client(token=None) as client:
+        refused = client.get(path)
+    assert error_of(refused)[:2] == (404, "endpoint_disabled")
+    assert "gateway.controlUi.enabled" in refused.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("path", "suggestion"),
     [
