@@ -55,9 +55,9 @@ class Apps:
         after = before and before.updated(credentials, config.gateway.auth.rate_limit)
         self.settings.current = ApiSettings.build(config, after)
         switch_metrics(self.app, self.gateway, is_on=config.gateway.http.endpoints.metrics.enabled)
-        switch_traces(self.app, config.diagnostics)
         if before and after and not after.has_same_secret(before):
             self.app.extensions["rpc"].dismiss("the credentials have changed")
+        switch_traces(self.app, config.diagnostics)  # last: sending what waits takes a moment
 
 
 def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config_path: Path | None = None) -> Apps:
