@@ -81,6 +81,8 @@ def plan_run(request: AgentRequest, lease: RuntimeLease, new_id: Callable[[], st
     task = find_task(request, runtime.tasks)
     if task is not None:
         request = replace(request, task=task, session_key=None, user=None)
+    elif request.task is not None:
+        request = replace(request, task=None)
     principal, task_model = request.principal, runtime.tasks.model
     roster = runtime.roster.of(principal)
     agent = roster.resolve(request.model, request.agent_id)

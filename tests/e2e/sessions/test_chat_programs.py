@@ -131,6 +131,7 @@ def test_header_marks_side_requests_and_ordinary_ones(talk: httpx.Client, upstre
     assert upstream.requests[-1].body["model"] == "echo"
     ordinary = ask(talk, OPEN_WEBUI_PROMPTS[0], headers={**chat, "x-openclaw-task": "none"})
     assert key_of(ordinary) == f"agent:main:x-chat:{chat['x-chat']}"
+    assert upstream.requests[-1].body["tools"]
     own = ask(talk, "Name it.", headers={"x-openclaw-task": "title", "x-openclaw-model": "stub/crlf"})
     assert own.status_code == 200
     assert upstream.requests[-1].body["model"] == "crlf"
