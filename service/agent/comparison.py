@@ -4,7 +4,7 @@ Clients change messages on the way. What counts and what does not:
 
 * Text: without white space at its ends, line ends as LF, the parts of a message joined. In an assistant message without
   reasoning (`<think>...</think>` and the like, or a `<details type=...>` block of Open WebUI).
-* Images: their number, because the stored copy is fetched or re-encoded.
+* Images: their number, because the stored copy is fetched or re-encoded. `loose_parts` tells apart what is alike.
 * Tool calls: id, name and the JSON value of the arguments. Results: the id of the call alone, because clients shorten
   and mark them.
 * A run's answer is one message: its texts, joined by blank lines, and its calls of the caller's functions. The agent's
@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
 import orjson
 
@@ -96,6 +96,13 @@ def is_same(stored: Message, sent: Message) -> bool:
     alike = (stored.role, stored.name, stored.tool_call_id) == (sent.role, sent.name, sent.tool_call_id)
     has_image = stored.has_image or sent.has_image
     return alike and not has_image and _trim(stored.text) == _trim(sent.text)
+
+
+def loose_parts(messages: Sequence[Message]) -> frozenset[tuple[str | None, str]]:
+    """Return what digests leave out of `messages`: the images, and the texts of results with the ids of their calls."""
+    images = ((None, part.url) for message in messages for part in message.parts if isinstance(part, Image))
+    results = ((message.tool_call_id, _trim(message.text)) for message in messages if message.role is Role.TOOL)
+    return frozenset(chain(images, results))
 
 
 def _with_answer(digest: str, text: str, calls: Sequence[ToolCall]) -> str:

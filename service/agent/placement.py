@@ -7,9 +7,9 @@ session's branches (`service.agent.comparison`) and is the truth: the model sees
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
-from service.agent.comparison import EMPTY, digest_entries, digest_turn, follow, is_same
+from service.agent.comparison import EMPTY, digest_entries, digest_turn, follow, is_same, loose_parts
 from service.agent.conversation import IncomingMessage, annotate_truncated, check_new, select_new
 from service.agent.request import AgentRequest
 from service.core.dataclass import record
@@ -115,15 +115,15 @@ class _Search:
         """Return the place of the request."""
         roles = [item.message.role for item in self._incoming]
         answered = max((index + 1 for index, role in enumerate(roles) if role is Role.ASSISTANT), default=0)
-        if answered and self._digests[answered] == self._tree.digest:  # what most requests bring: the current branch
+        is_current = answered and self._digests[answered] == self._tree.digest
+        if is_current and not self._loose_parts(answered):  # what most requests bring: the current branch
             return self._placement(self._tree.tip, answered)
+        whole = self._find_whole(answered)
         repeated = self._find_repeated(answered)
-        if repeated is not None:
-            return self._placement(repeated, len(roles))
-        seq, kept = self._find_latest(self._digests[answered]), answered
-        if seq is None:
-            seq, kept = self._find_longest(answered)
-        return self._placement(seq, kept)
+        if whole or repeated:
+            seq = self._most_alike(whole, repeated, answered)
+            return self._placement(seq, len(roles) if seq in repeated else answered)
+        return self._placement(*self._find_longest(answered))
 
     def _placement(self, seq: int, kept: int) -> Placement:
         if seq == self._tree.tip:
@@ -143,25 +143,47 @@ class _Search:
                 found.setdefault(digest, []).append(seq)
         return found
 
-    def _find_latest(self, digest: str) -> int | None:
-        """Return the latest message that ends the conversation with `digest`, if there is one."""
-        return ROOT if digest == EMPTY else max(self._find([digest]).get(digest, ()), default=None)
+    def _find_whole(self, kept: int) -> list[int]:
+        """Return the messages that end the conversation of the first `kept` messages."""
+        digest = self._digests[kept]
+        return [ROOT] if digest == EMPTY else self._find([digest]).get(digest, [])
 
     def _find_longest(self, answered: int) -> tuple[int, int]:
         """Return the end of the longest beginning that the session has, and the number of its messages."""
         found = self._find(list(dict.fromkeys(self._digests[1:answered])))
         for kept in range(answered - 1, 0, -1):
             if seqs := found.get(self._digests[kept]):
-                return max(seqs), kept
+                return self._most_alike(seqs, (), kept), kept
         return ROOT, 0
 
-    def _find_repeated(self, answered: int) -> int | None:
-        """Return the message that ends the whole conversation, if its last messages were sent as they are now."""
+    def _find_repeated(self, answered: int) -> list[int]:
+        """Return the messages that end the whole conversation, if its last messages were sent as they are now."""
         sent = [item.message for item in self._incoming[answered:]]
         if not sent or any(message.has_image for message in sent):
-            return None
-        for seq in sorted(self._find(self._digests[-1:]).get(self._digests[-1], ()), reverse=True):
-            stored = self._store.load_messages(self._key, last_of(self._tree.path_to(seq), len(sent)))
-            if len(stored) == len(sent) and all(map(is_same, stored, sent)):
-                return seq
-        return None
+            return []
+        found = self._find(self._digests[-1:]).get(self._digests[-1], ())
+        return [seq for seq in found if self._ends_with(seq, sent)]
+
+    def _ends_with(self, seq: int, sent: Sequence[Message]) -> bool:
+        stored = self._store.load_messages(self._key, last_of(self._tree.path_to(seq), len(sent)))
+        return len(stored) == len(sent) and all(map(is_same, stored, sent))
+
+    def _loose_parts(self, kept: int) -> frozenset[tuple[str | None, str]]:
+        return loose_parts([item.message for item in self._incoming[:kept]])
+
+    def _most_alike(self, whole: Sequence[int], repeated: Sequence[int], kept: int) -> int:
+        """Return the message to continue after, of those whose conversations begin with the first `kept` messages.
+
+        It is the one with most images and results as they are sent: a user who goes back to another picture may have
+        had the same answers. Of several, it is one of those that are `repeated`, and of these the latest.
+        """
+        seqs = {*whole, *repeated}
+        sent = self._loose_parts(kept) if len(seqs) > 1 else frozenset()
+        paths = {seq: set(chain.from_iterable(self._tree.path_to(seq))) for seq in seqs} if sent else {}
+        common = set.intersection(*paths.values()) if paths else set()
+
+        def alike(seq: int) -> tuple[int, bool, int]:
+            own = sorted(paths[seq] - common) if sent else ()
+            return len(sent & loose_parts(self._store.load_messages(self._key, own))), seq in repeated, seq
+
+        return max(seqs, key=alike)

@@ -237,6 +237,25 @@ def test_results_of_the_callers_functions_count_by_their_call(store: Transcripts
     assert chat.seen == ["one", "", "another result"]
 
 
+@pytest.mark.parametrize("is_result", [True, False], ids=["result", "picture"])
+def test_going_back_finds_the_branch_with_the_same_content(store: Transcripts, *, is_result: bool) -> None:
+    chat = Chat(store, resends=True)
+    asked: list[Message | str] = ["weather?", calling("c1")] if is_result else []
+    if is_result:
+        chat.send("weather?", output=(calling("c1"),))
+    sunny, rainy = (
+        result("c1", name) if is_result else Message(Role.USER, (Text("this?"), Image(f"data:image/png;base64,{name}")))
+        for name in ("sunny", "rain")
+    )
+    chat.send(*asked, sunny)
+    chat.send(*asked, rainy)
+    for shown in (sunny, rainy, sunny):
+        for _ in range(2):  # asks, and asks again for the answer
+            chat.send(*asked, shown, answer("ok"), "and tomorrow?")
+            assert store.load_conversation(KEY)[-4] == shown
+    assert len(chat.stored) == len(asked) + 4 + 2 + 6
+
+
 def test_messages_of_earlier_versions_are_found(store: Transcripts) -> None:
     run = RunOutcome(RunState.OK, messages=(user("one"), calling("own"), result("own", "1"), answer("ok")))
     store.finish_run(KEY, "main", "old-1", run)
