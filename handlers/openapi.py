@@ -1,9 +1,10 @@
-"""The published contract: as OpenAPI 3.0 in JSON and YAML, and as OpenAPI 3.1 and 3.2."""
+"""The published contract: as OpenAPI 3.0 in JSON and YAML, as OpenAPI 3.1 and 3.2, and AsyncAPI for the WebSocket."""
 
 from flask import current_app
 
 from service.api.http.published_contract import PublishedContract
 from service.api.http.responses import Response, ok_response
+from service.api.websocket.asyncapi import encode_asyncapi
 
 
 def get_contract_json() -> Response:
@@ -24,6 +25,11 @@ def get_contract_3_1() -> Response:
 def get_contract_3_2() -> Response:
     """Return the contract as OpenAPI 3.2."""
     return ok_response("application/json", _contract().openapi_3_2)
+
+
+def get_asyncapi() -> Response:
+    """Return the methods and events of the WebSocket as AsyncAPI."""
+    return ok_response("application/json", encode_asyncapi(_contract().version))
 
 
 def _contract() -> PublishedContract:

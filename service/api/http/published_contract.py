@@ -34,6 +34,11 @@ class PublishedContract:
     def __init__(self, contract: Mapping[str, Any]) -> None:
         self._contract = contract
 
+    @property
+    def version(self) -> str:
+        """The contract's own version."""
+        return str(self._contract["info"]["version"])
+
     @cached_property
     def openapi_3_0(self) -> bytes:
         """OpenAPI 3.0 as JSON."""

@@ -98,9 +98,17 @@ class Method:
         self.name = name
         self.scope = scope
         self.function = function
-        schema: dict[str, Any] = {"type": "object", "properties": dict(properties or {}), "required": list(required)}
-        self._schema = CompiledSchema(schema, _NO_COMPONENTS)
+        checked: dict[str, Any] = {"type": "object", "properties": dict(properties or {}), "required": list(required)}
+        self._schema = CompiledSchema(checked, _NO_COMPONENTS)
+        fields = {**checked["properties"], **{field: {} for field in ignored}}
+        #: What a client may send; unknown parameters are refused.
+        self.schema: Mapping[str, Any] = checked | {"properties": fields, "additionalProperties": False}
         self._known = {*(properties or {}), *ignored}
+
+    @property
+    def summary(self) -> str:
+        """What the method does, in a sentence."""
+        return (self.function.__doc__ or self.name).partition("\n")[0].replace("`", "")
 
     def check(self, client: ConnectedClient, params: Mapping[str, Any]) -> None:
         """Return if `client` may call this with `params`; else raise `GatewayError`."""

@@ -26,7 +26,7 @@ MAX_HANDSHAKE_BYTES = 64 * 1024
 #: Response id for frames without a usable id.
 NO_ID = "invalid"
 
-_MAX_ID_CHARACTERS = 512
+MAX_ID_CHARACTERS = 512
 _RETRYABLE = (429, 503, 504)
 
 #: An escaped surrogate, lone or not.
@@ -69,8 +69,8 @@ def parse_request(message: bytes | None) -> Request:
     if not isinstance(frame, dict):
         raise FrameError(NO_ID, _malformed("A frame must be a JSON object."))
     frame_id, method, params = frame.get("id"), frame.get("method"), frame.get("params")
-    if not isinstance(frame_id, str) or not 1 <= len(frame_id) <= _MAX_ID_CHARACTERS:
-        text = f"A request needs an `id`, a string of 1 to {_MAX_ID_CHARACTERS} characters."
+    if not isinstance(frame_id, str) or not 1 <= len(frame_id) <= MAX_ID_CHARACTERS:
+        text = f"A request needs an `id`, a string of 1 to {MAX_ID_CHARACTERS} characters."
         raise FrameError(NO_ID, _malformed(text))
     if frame.get("type") != "req":
         raise FrameError(frame_id, _malformed('A client sends requests: `type` must be "req".'))
@@ -106,7 +106,7 @@ def _find_id(message: bytes) -> str:
     frame_id = frame.get("id") if isinstance(frame, dict) else None
     if not isinstance(frame_id, str):
         return find_leading_id(message)
-    is_usable = 1 <= len(frame_id) <= _MAX_ID_CHARACTERS and not any("\ud800" <= one <= "\udfff" for one in frame_id)
+    is_usable = 1 <= len(frame_id) <= MAX_ID_CHARACTERS and not any("\ud800" <= one <= "\udfff" for one in frame_id)
     return frame_id if is_usable and is_utf8(message) else NO_ID
 
 
@@ -114,7 +114,7 @@ def find_leading_id(message: bytes) -> str:
     """The id of a frame that is not parsed, where only a few short strings precede it; else `NO_ID`."""
     match = _LEADING_ID.match(message)
     frame_id = match[1].decode(errors="replace") if match else ""
-    return frame_id if 1 <= len(frame_id) <= _MAX_ID_CHARACTERS and is_utf8(message) else NO_ID
+    return frame_id if 1 <= len(frame_id) <= MAX_ID_CHARACTERS and is_utf8(message) else NO_ID
 
 
 def is_utf8(message: bytes) -> bool:

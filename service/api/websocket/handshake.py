@@ -43,26 +43,25 @@ POLICY, PROTOCOL_ERROR, NOT_UTF8 = 1008, 1002, 1007
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 256}
 _LIST = {"type": "array", "maxItems": 256, "items": _TEXT}
 _SECRET = {"type": "string", "maxLength": 8192}
-_CONNECT = CompiledSchema(
-    {
-        "type": "object",
-        "required": ["minProtocol", "maxProtocol", "client"],
-        "properties": {
-            "minProtocol": {"type": "integer", "minimum": 1},
-            "maxProtocol": {"type": "integer", "minimum": 1},
-            "client": {
-                "type": "object",
-                "required": ["id", "version", "platform", "mode"],
-                "properties": {"id": _TEXT, "version": _TEXT, "platform": _TEXT, "mode": _TEXT},
-            },
-            "caps": _LIST,
-            "scopes": _LIST,
-            "role": _TEXT,
-            "auth": {"type": "object", "properties": {"token": _SECRET, "password": _SECRET}},
+#: The parameters of `connect`.
+CONNECT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["minProtocol", "maxProtocol", "client"],
+    "properties": {
+        "minProtocol": {"type": "integer", "minimum": 1},
+        "maxProtocol": {"type": "integer", "minimum": 1},
+        "client": {
+            "type": "object",
+            "required": ["id", "version", "platform", "mode"],
+            "properties": {"id": _TEXT, "version": _TEXT, "platform": _TEXT, "mode": _TEXT},
         },
+        "caps": _LIST,
+        "scopes": _LIST,
+        "role": _TEXT,
+        "auth": {"type": "object", "properties": {"token": _SECRET, "password": _SECRET}},
     },
-    {"components": {"schemas": {}}},
-)
+}
+_CONNECT = CompiledSchema(CONNECT_SCHEMA, {"components": {"schemas": {}}})
 
 
 class RefusedError(Exception):
