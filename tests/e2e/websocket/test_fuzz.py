@@ -14,6 +14,8 @@ from support.live import LiveGateway
 from support.operator_client import OperatorClient, operator_client, raw_client
 from websockets.exceptions import ConnectionClosed
 
+from service.api.websocket.asyncapi import to_asyncapi
+from service.api.websocket.client import READ
 from service.api.websocket.methods import ROWS
 
 #: Runs and waits answer more than once, or late; what they are sent here is never right.
@@ -123,3 +125,53 @@ def test_whatever_comes_first_is_answered_once_and_closed(gateway: LiveGateway, 
 def test_process_has_logged_no_failure(operator: OperatorClient, gateway: LiveGateway) -> None:
     assert operator.call("agents.list", {})["defaultId"] == "main"
     assert "Traceback" not in gateway.output
+
+
+def values_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values of a schema of the AsyncAPI document, which has few keywords."""
+    kinds = schema.get("type", "string")
+    if isinstance(kinds, list):
+        return st.one_of([values_of({**schema, "type": kind}) for kind in kinds])
+    if kinds == "object":
+        fields = {name: values_of(field) for name, field in schema.get("properties", {}).items()}
+        required = {name: fields.pop(name) for name in schema.get("required", ())}
+        return st.fixed_dictionaries(required, optional=fields)
+    if kinds == "array":
+        return st.lists(values_of(schema.get("items", {})), max_size=3)
+    plain: dict[str, st.SearchStrategy[Any]] = {
+        "integer": st.integers(schema.get("minimum", -(2**31)), schema.get("maximum", 2**31)),
+        "boolean": st.booleans(),
+        "null": st.none(),
+        # letters and digits have every pattern of the document
+        "string": st.text(st.characters(categories=["L", "N"]), min_size=schema.get("minLength", 0), max_size=12),
+    }
+    return plain[kinds]
+
+
+#: Methods that this connection may call; `agent.wait` waits for runs that there are not.
+READABLE = [row.name for row in ROWS if row.scope == READ and row.name != "agent.wait"]
+REQUESTS = {
+    name: message["payload"]["properties"]["params"]
+    for name, message in to_asyncapi("1.0.0")["components"]["messages"].items()
+    if name in READABLE
+}
+#: What a request is refused with that the document does not allow.
+UNDOCUMENTED = {"INVALID_TYPE", "MISSING_REQUIRED_PARAMETER", "UNSUPPORTED_PARAMETER"}
+
+
+@FUZZ
+@given(data=st.data())
+def test_request_of_the_document_is_not_refused_for_its_form(operator: OperatorClient, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(READABLE))
+    frame = {"type": "req", "id": "1", "method": name, "params": data.draw(values_of(REQUESTS[name]))}
+    [answer] = responses(operator, orjson.dumps(frame).decode())
+    assert answer["ok"] or answer["error"]["details"]["code"] not in UNDOCUMENTED, answer
+
+
+@settings(FUZZ, max_examples=40)
+@given(data=st.data())
+def test_request_that_the_document_lacks_is_refused(operator: OperatorClient, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(READABLE))
+    params = data.draw(values_of(REQUESTS[name])) | {"notInTheDocument": 1}
+    [answer] = responses(operator, orjson.dumps({"type": "req", "id": "1", "method": name, "params": params}).decode())
+    assert answer["error"]["details"]["code"] == "UNSUPPORTED_PARAMETER"
