@@ -22,7 +22,8 @@ _COPIED = [column.name for column in entries.c if column.name not in ("id", "ses
 class ForkSession(SingleOperation[bool]):
     """Copy the path to message `seq` of the session `source` to the session `key`; return whether that is stored.
 
-    The messages keep their runs, times and digests. A summary on the path is copied, too.
+    The messages keep their runs, times and digests. A summary on the path is copied, too. Whether the client of the
+    source resends the conversation is not: the one of the copy may be another.
     """
 
     source: str
@@ -62,7 +63,7 @@ class ForkSession(SingleOperation[bool]):
             "created_at_ms": self.at_ms,
             "updated_at_ms": self.at_ms,
         }
-        copied = ("agent_id", "model", "resends", "owner")
+        copied = ("agent_id", "model", "owner")
         columns = (*(sessions.c[name] for name in copied), *(sa.literal(value) for value in values.values()))
         source = sa.select(*columns).where(sessions.c.key == self.source)
         connection.execute(sessions.insert().from_select([*copied, *values], source))

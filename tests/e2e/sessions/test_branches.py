@@ -100,6 +100,15 @@ def test_fork_ends_with_a_run(talk: httpx.Client, session: str) -> None:
     assert texts_of(talk.get(f"/v1/sessions/{key}").json()) == ["one", "one", "two", "two"]
 
 
+def test_fork_of_a_resending_client_continues_with_new_messages_alone(
+    talk: httpx.Client, upstream: Upstream, session: str
+) -> None:
+    key = talk.post(f"{session}/fork", json={}).json()["key"]
+    text_of(ask(talk, "drei", headers={"x-openclaw-session-key": key}))
+    sent = [one["content"] for one in upstream.requests[-1].body["messages"] if one["role"] != "system"]
+    assert sent == ["one", "one", "zwei", "zwei", "drei"]
+
+
 def test_fork_that_cannot_be_made_is_refused(talk: httpx.Client, session: str) -> None:
     assert error_of(talk.post(f"{session}/fork", json={"index": 6})) == (400, "invalid_value", "index")
     assert error_of(talk.post(f"{session}/fork", json={"index": 1, "run_id": "x"})) == (400, "invalid_value", "index")
