@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +90,14 @@ def test_python_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Pat
     succeed([*mypy, *checked], {**os.environ, "MYPYPATH": str(package)}, tmp_path)
 
 
-@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
+@pytest.fixture
+def npm() -> None:
+    """Skip the test where the registry of npm cannot be reached."""
+    if not shutil.which("npm") or subprocess.run(["npm", "view", "typescript", "name"], check=False).returncode:
+        pytest.skip("npm is not installed, or its registry cannot be reached")
+
+
+@pytest.mark.usefixtures("npm")
 def test_typescript_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Path) -> None:
     package = build("typescript", tmp_path / "package")
     directory = tmp_path / "program"

@@ -34,15 +34,18 @@ COMMON = re.compile(
 
 def run(*command: str | Path, directory: Path, status: int = 0) -> str:
     """Run a program, and return all that it prints."""
-    ended = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=600, check=False)
     printed = ended.stdout + ended.stderr
     assert ended.returncode == status, printed
     return printed
 
 
 def node(package: str, script: str) -> tuple[str, str]:
-    """The command of a program from npm."""
-    return os.environ["OPENCLAW_LINT_NODE"], f"{os.environ['OPENCLAW_LINT_DIR']}/node_modules/{package}/{script}"
+    """The command of a program from npm; skips the test where that could not be installed."""
+    path = Path(os.environ["OPENCLAW_LINT_DIR"], "node_modules", package, script)
+    if not path.exists():
+        pytest.skip(f"{package} is not installed: the registry of npm could not be reached")
+    return os.environ["OPENCLAW_LINT_NODE"], str(path)
 
 
 SPECTRAL = ("@stoplight/spectral-cli", "dist/index.js")

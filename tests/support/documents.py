@@ -86,7 +86,7 @@ def reader_environment(gateway: LiveGateway) -> dict[str, str]:
 def succeed(command: Sequence[str], environment: Mapping[str, str], directory: Path) -> str:
     """Run a command that has to succeed and return its standard output."""
     ended = subprocess.run(
-        command, env=environment, cwd=directory, capture_output=True, text=True, timeout=120, check=False
+        command, env=environment, cwd=directory, capture_output=True, text=True, timeout=600, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
