@@ -4,7 +4,8 @@ Clients change messages on the way. What counts and what does not:
 
 * Text: without white space at its ends, line ends as LF, the parts of a message joined. In an assistant message without
   reasoning (`<think>...</think>` and the like, or a `<details type=...>` block of Open WebUI).
-* Images: their number, because the stored copy is fetched or re-encoded. `loose_parts` tells apart what is alike.
+* Images: their number, because the stored copy is fetched or re-encoded. `loose_parts` distinguishes conversations with
+  the same number.
 * Tool calls: id, name and the JSON value of the arguments. Results: the id of the call alone, because clients shorten
   and mark them.
 * A run's answer is one message: its texts, joined by blank lines, and its calls of the caller's functions. The agent's

@@ -33,7 +33,7 @@ class OtelConfig(Section):
 
 
 class DiagnosticsConfig(Section):
-    """What the gateway tells about its work."""
+    """Traces and other signals that the gateway sends to other systems."""
 
     enabled: Bool = True
     """False switches everything below off."""

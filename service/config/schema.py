@@ -299,7 +299,7 @@ class Config(Section):
     logging: LoggingConfig = LoggingConfig()
     """The log."""
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
-    """What the gateway tells about its work."""
+    """Traces and other signals that the gateway sends to other systems."""
     meta: MetaConfig = MetaConfig()
     """Notes that OpenClaw keeps in the file."""
 

@@ -1,4 +1,4 @@
-"""What the current greenlet works on: the run that its log lines name, and the trace that other services continue.
+"""The work of the current greenlet: the run that its log lines name, and the trace that other services continue.
 
 A greenlet begins with nothing; `run_concurrently` hands the work of its caller to its jobs.
 """

@@ -107,7 +107,7 @@ class Method:
 
     @property
     def summary(self) -> str:
-        """What the method does, in a sentence."""
+        """The purpose of the method in one sentence."""
         return (self.function.__doc__ or self.name).partition("\n")[0].replace("`", "")
 
     def check(self, client: ConnectedClient, params: Mapping[str, Any]) -> None:

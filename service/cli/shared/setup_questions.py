@@ -15,7 +15,7 @@ _OTHER_ID = "custom"
 
 @record
 class Answers:
-    """What to write: the model, why it was chosen, whether to switch the endpoint on, and `models.providers`."""
+    """The answers: the model, why it was chosen, whether to switch the endpoint on, and `models.providers`."""
 
     model: str
     reason: str
