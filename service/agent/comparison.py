@@ -9,7 +9,8 @@ Clients change messages on the way. What counts and what does not:
 * Tool calls: id, name and the JSON value of the arguments. Results: the id of the call alone, because clients shorten
   and mark them.
 * A run's answer is one message: its texts, joined by blank lines, and its calls of the caller's functions. The agent's
-  own steps do not count, since no client sees them, nor do messages without content.
+  own steps do not count, since no client sees them, nor do messages without content, nor system messages, which requests
+  do not bring and earlier versions stored.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def follow(digest: str, message: Message) -> str:
     """Return the digest of a conversation with `digest` and then `message`, as its client sent it."""
     if message.role is Role.ASSISTANT:
         return _with_answer(digest, message.text, message.tool_calls)
+    if message.role is Role.SYSTEM:
+        return digest
     if message.role is Role.TOOL:
         return _add(digest, [Role.TOOL, message.tool_call_id])
     text, images = _trim(message.text), sum(isinstance(part, Image) for part in message.parts)

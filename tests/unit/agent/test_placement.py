@@ -257,17 +257,18 @@ def test_going_back_finds_the_branch_with_the_same_content(store: Transcripts, *
 
 
 def test_messages_of_earlier_versions_are_found(store: Transcripts) -> None:
-    run = RunOutcome(RunState.OK, messages=(user("one"), calling("own"), result("own", "1"), answer("ok")))
+    system = text_message(Role.SYSTEM, "Be kind.")
+    run = RunOutcome(RunState.OK, messages=(system, user("one"), calling("own"), result("own", "1"), answer("ok")))
     store.finish_run(KEY, "main", "old-1", run)
     store.finish_run(KEY, "main", "old-2", RunOutcome(RunState.OK, messages=(user("two"), answer("ok"))))
     chat = Chat(store)
     chat.send("three")
     chat.send("one", answer("ok"), "zwei")
-    assert chat.seen == ["one", "", "1", "ok", "zwei"]
+    assert chat.seen == ["Be kind.", "one", "", "1", "ok", "zwei"]
     chat.send("one", answer("ok"), "two", answer("ok"), "three", answer("ok"), "four")
-    assert chat.seen == ["one", "", "1", "ok", "two", "ok", "three", "ok", "four"]
+    assert chat.seen == ["Be kind.", "one", "", "1", "ok", "two", "ok", "three", "ok", "four"]
     chat.send("one", answer("ok"), "zwei", answer("ok"), "drei")
-    assert chat.seen == ["one", "", "1", "ok", "zwei", "ok", "drei"]
+    assert chat.seen == ["Be kind.", "one", "", "1", "ok", "zwei", "ok", "drei"]
 
 
 def test_summary_belongs_to_its_path(store: Transcripts) -> None:
