@@ -3,14 +3,15 @@
 Clients change messages on the way. What counts and what does not:
 
 * Text: without white space at its ends, line ends as LF, the parts of a message joined. In an assistant message without
-  reasoning (`<think>...</think>` and the like, or a `<details type=...>` block of Open WebUI).
+  reasoning: `<think>...</think>` and the like at the beginning of a paragraph, since elsewhere they are part of an
+  answer about XML, or a `<details type=...>` block of Open WebUI.
 * Images: their number, because the stored copy is fetched or re-encoded. `loose_parts` distinguishes conversations with
   the same number.
 * Tool calls: id, name and the JSON value of the arguments. Results: the id of the call alone, because clients shorten
   and mark them.
 * A run's answer is one message: its texts, joined by blank lines, and its calls of the caller's functions. The agent's
-  own steps do not count, since no client sees them, nor do messages without content, nor system messages, which requests
-  do not bring and earlier versions stored.
+  own steps do not count, since no client sees them, nor do messages without content, nor system messages,
+  which requests do not bring and earlier versions stored.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ _LARGE_BYTES = 1024 * 1024  # takes a millisecond to encode, and another one to 
 #: The digest of a conversation without messages.
 EMPTY = ""
 
-_REASONING = re.compile(
-    r"<(think|thinking|reason|reasoning|thought)>.*?</\1>|<details type=[^>]*>.*?</details>", re.DOTALL | re.IGNORECASE
-)
+_REASONING = ("think", "thinking", "reason", "reasoning", "thought")
+_OPENING = re.compile(rf"<({'|'.join(_REASONING)})>|<(details) type=[^<>]*>", re.IGNORECASE | re.ASCII)
+_CLOSING = {name: re.compile(f"</{name}>", re.IGNORECASE | re.ASCII) for name in (*_REASONING, "details")}
+_GAP_CHARACTERS = 64
 
 
 def follow(digest: str, message: Message) -> str:
@@ -110,9 +112,33 @@ def loose_parts(messages: Sequence[Message]) -> frozenset[tuple[str | None, str]
 
 
 def _with_answer(digest: str, text: str, calls: Sequence[ToolCall]) -> str:
-    text = _trim(_REASONING.sub("", text) if "<" in text else text)
+    text = _trim(_without_reasoning(text) if "<" in text else text)
     called = [[call.id, call.name, canonical_json(call.arguments).decode(errors="replace")] for call in calls]
     return _add(digest, [Role.ASSISTANT, text, called]) if text or called else digest
+
+
+def _without_reasoning(text: str) -> str:
+    """Return `text` without reasoning, in one pass, however many tags are not closed."""
+    kept, end, unclosed = [], 0, set()
+    for opening in _OPENING.finditer(text):
+        start, name = opening.start(), (opening[1] or opening[2]).lower()
+        if start < end or name in unclosed or not (opening[2] or _begins_paragraph(text, end, start)):
+            continue
+        closing = _CLOSING[name].search(text, opening.end())
+        if closing is None:
+            unclosed.add(name)
+            continue
+        kept.append(text[end:start])
+        end = closing.end()
+    return "".join((*kept, text[end:]))
+
+
+def _begins_paragraph(text: str, after: int, start: int) -> bool:
+    """Return True if a paragraph begins at `start`, or only white space is between there and `after`."""
+    before = max(after, start - _GAP_CHARACTERS)
+    gap = text[before:start]
+    said = gap.rstrip()
+    return gap.count("\n", len(said)) > 1 or (not said and before == after)
 
 
 def _trim(text: str) -> str:

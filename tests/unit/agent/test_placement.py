@@ -183,6 +183,7 @@ def test_two_chats_of_one_session_stay_apart_once_they_resend(store: Transcripts
         (answer("yes "), answer("\n yes")),
         (answer("a\nb"), answer("a\r\nb")),
         (answer("<think>well</think>\n\nyes"), answer("yes")),
+        (answer("<think>a</think>\n<think>b</think>\nno\n\n<reason>c</reason>yes"), answer("no\n\nyes")),
         (
             answer("yes"),
             answer("<details type=\"reasoning\" done='true'>\n<summary>Thought</summary>well</details>\nyes"),
@@ -197,12 +198,26 @@ def test_changes_of_clients_are_forgiven(store: Transcripts, stored: Message, se
     assert chat.seen == ["one", stored.text, "two"]
 
 
-@pytest.mark.parametrize("sent", ["ye s", "Yes", "yes!"])
-def test_other_text_is_another_answer(store: Transcripts, sent: str) -> None:
+@pytest.mark.parametrize(
+    ("stored", "sent"),
+    [
+        *(("yes", sent) for sent in ("ye s", "Yes", "yes!")),
+        ("```xml\n<leave><reason>ill</reason></leave>\n```", "```xml\n<leave><reason>late</reason></leave>\n```"),
+    ],
+)
+def test_other_text_is_another_answer(store: Transcripts, stored: str, sent: str) -> None:
     chat = Chat(store)
-    chat.send("one", output="yes")
+    chat.send("one", output=stored)
     chat.send("one", answer(sent), "two")
     assert chat.seen == ["one", sent, "two"]
+
+
+@pytest.mark.parametrize("tag", ["\n\n<think>", "<details type="])
+def test_tags_that_are_not_closed_are_passed_over_once(store: Transcripts, tag: str) -> None:
+    said = "\n\n" + tag * 500_000  # looking for the end of each takes hours
+    chat = Chat(store)
+    chat.send("one", answer(said), "two")
+    assert chat.seen == ["one", said, "two"]
 
 
 def test_pictures_count_by_number_in_history_and_are_new_at_the_end(store: Transcripts) -> None:
