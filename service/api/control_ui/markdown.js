@@ -4,7 +4,7 @@
  * pass. While an answer is streamed, only its last blocks are parsed again.
  */
 
-import { Lexer, Parser } from "./marked.esm.js";
+import { getDefaults, Lexer, Parser, Renderer } from "./marked.esm.js";
 import "./purify.min.js";
 
 const TAGS = [
@@ -21,6 +21,8 @@ const OPTIONS = {
 };
 const PICTURE = /^data:image\/(?:png|jpeg|gif|webp);/i;
 const LINK = /^(?:https?:|mailto:)/i;
+/** Where markup begins that does not pass. Names of elements are small letters: `List<S>` is a text. */
+const FOREIGN = new RegExp(`<(?!/?(?:${TAGS.join("|")})(?![\\w-]))`);
 /** Blocks at the end that what follows may still change. */
 const OPEN_BLOCKS = 3;
 
@@ -41,6 +43,18 @@ function tame(node) {
     node.replaceWith(words);
   }
 }
+
+/** Shows markup that does not pass as it is written, so that nothing of `List<String>` or `<your name>` gets lost. */
+class Written extends Renderer {
+  /** @param {any} token */
+  html({ text, block }) {
+    if (!FOREIGN.test(text)) return text;
+    const written = text.trimEnd().replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+    return block ? `<p>${written.replaceAll("\n", "<br>")}</p>` : written;
+  }
+}
+
+const PARSING = { ...getDefaults(), renderer: new Written() };
 
 /** An element that shows Markdown. */
 export class MarkdownView {
@@ -75,9 +89,10 @@ export class MarkdownView {
 
   /** @param {number} place @param {any} token @param {any} links */
   set(place, token, links) {
-    const html = Parser.parse(Object.assign([token], { links }));
+    const html = Parser.parse(Object.assign([token], { links }), PARSING);
     const fragment = purify.sanitize(html, OPTIONS);
     for (const pre of fragment.querySelectorAll("pre, table")) pre.tabIndex = 0;
+    for (const block of fragment.children) if (block.tagName !== "PRE") block.setAttribute("dir", "auto");
     const nodes = [...fragment.childNodes];
     const before = this.blocks.slice(place + 1).flatMap((block) => block.nodes)[0] ?? null;
     for (const node of this.blocks[place]?.nodes ?? []) node.remove();
