@@ -30,8 +30,17 @@ function route() {
   const next = PANELS.find((one) => one.name === name) ?? chatPanel;
   panel.close();
   panel = next;
-  panel.open(decodeURIComponent(argument));
+  panel.open(decoded(argument));
   redraw();
+}
+
+/** Decode a part of the address, which may be anything. @param {string} part */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 async function enter() {

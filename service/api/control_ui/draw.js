@@ -12,8 +12,14 @@ export function drawWith(fn) {
 export function redraw() {
   if (isDue) return;
   isDue = true;
-  requestAnimationFrame(() => {
-    isDue = false;
-    draw();
-  });
+  if (document.hidden) setTimeout(drawIfDue); // there are no frames, but the title is seen
+  else requestAnimationFrame(drawIfDue);
 }
+
+function drawIfDue() {
+  if (!isDue) return;
+  isDue = false;
+  draw();
+}
+
+document.addEventListener("visibilitychange", drawIfDue);

@@ -125,7 +125,7 @@ export async function copy(text) {
 export function download(name, type, text) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name.replace(/[^\w.-]+/g, "_");
+  link.download = name.replace(/[^\p{L}\p{M}\p{N}_.-]+/gu, "_");
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

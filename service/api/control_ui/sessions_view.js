@@ -68,8 +68,8 @@ function filters() {
   };
   const check = (event) => ((search.stateless = event.target.checked), refresh());
   return html`<form class="row filters" @submit=${(event) => event.preventDefault()}>
-    <input type="search" aria-label="Search sessions" placeholder="Search titles and keys" @input=${type}>
-    <label><input type="checkbox" @change=${check}> also requests without a session</label></form>`;
+    <input type="search" aria-label="Search sessions" placeholder="Search titles and keys" .value=${search.text} @input=${type}>
+    <label><input type="checkbox" .checked=${search.stateless} @change=${check}> also requests without a session</label></form>`;
 }
 
 /** @param {{data: any[], hasMore: boolean}} found */

@@ -142,6 +142,44 @@ def test_hostile_answer_tool_and_title_do_nothing(stage: Stage) -> None:
     )
 
 
+def test_words_in_angle_brackets_are_shown(stage: Stage) -> None:
+    page = stage.sign_in()
+    text = "List<String> of <your name>\n\n<div>A block</div>\n\n<b>bold</b> <B>"
+    page.evaluate(f"""import("/ui/markdown.js").then(({{ markdown }}) => {{
+      document.querySelector(".welcome").append(markdown({{}}, {text!r}));
+    }})""")
+    shown = page.evaluate("document.querySelector('.markdown').innerText")
+    assert shown.split("\n\n") == ["List<String> of <your name>", "<div>A block</div>", "bold <B>"]
+    assert page.evaluate("document.querySelectorAll('.markdown :is(div, b)').length") == 1
+
+
+def test_text_runs_from_right_to_left_where_its_script_does(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "say - \u05e9\u05dc\u05d5\u05dd.")
+    assert page.evaluate("getComputedStyle(document.querySelector('.answer li')).direction") == "rtl"
+    ask(page, "say hello")
+    assert page.evaluate("getComputedStyle([...document.querySelectorAll('.answer p')].at(-1)).direction") == "ltr"
+
+
+def test_address_that_cannot_be_decoded_opens_the_panel(stage: Stage) -> None:
+    page = stage.sign_in(place="#/chat/%E0%A4%A")
+    page.wait_for_text("session_not_found")
+
+
+def test_title_of_a_hidden_tab_tells_of_approvals(stage: Stage) -> None:
+    page = stage.sign_in()
+    front = page.send("Target.createTarget", url="about:blank")
+    page.wait("document.hidden")
+    page.evaluate("""void import("/ui/api.js").then(({ postJson }) => postJson("/v1/chat/completions", {
+      model: "openclaw/asker", messages: [{ role: "user", content: "think" }],
+    }))""")
+    page.wait("document.title.startsWith('(1)')")
+    page.send("Target.closeTarget", targetId=front["targetId"])
+    page.evaluate("location.hash = '#/approvals'")
+    page.click(".approval button:last-child")
+    page.wait("!document.title.startsWith('(')")
+
+
 def test_refused_message_can_be_tried_again(stage: Stage) -> None:
     page = stage.sign_in()
     page.fill("#message", "fail please")
@@ -242,6 +280,10 @@ def test_session_is_found_exported_and_deleted(stage: Stage, tmp_path: Path) -> 
     page.evaluate("location.hash = '#/sessions'")
     page.fill("[type=search]", "passwd of")
     page.wait("document.querySelectorAll('.list li').length == 1")
+    page.evaluate("location.hash = '#/usage'")
+    page.wait("document.querySelector('.totals')")
+    page.evaluate("location.hash = '#/sessions'")
+    assert page.wait("document.querySelector('[type=search]')?.value") == "passwd of"
     for kind, pattern in ((2, "*.md"), (3, "*.json")):
         page.click("[aria-label^='Export']")
         page.click(f"dialog button:nth-child({kind})")
