@@ -7,6 +7,7 @@ the generator of that language makes of the served document.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -106,5 +107,21 @@ def _go(document: Path, directory: Path) -> None:
 
 GENERATORS = {"python": _python, "typescript": _typescript, "go": _go}
 
+
+def main() -> None:
+    """Write the package that the command line names; nothing is left of one that could not be built."""
+    parser = argparse.ArgumentParser(description="Build a client package from the contract.")
+    parser.add_argument("language", choices=GENERATORS)
+    parser.add_argument("directory", type=Path, help="where to write it; must not exist")
+    given = parser.parse_args()
+    if given.directory.exists():
+        parser.error(f"{given.directory} exists")
+    try:
+        generate(given.language, given.directory)
+    except BaseException:
+        shutil.rmtree(given.directory, ignore_errors=True)
+        raise
+
+
 if __name__ == "__main__":
-    generate(sys.argv[1], Path(sys.argv[2]))
+    main()

@@ -90,6 +90,17 @@ def test_python_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Pat
     succeed([*mypy, *checked], {**os.environ, "MYPYPATH": str(package)}, tmp_path)
 
 
+def test_package_that_cannot_be_built_leaves_no_directory(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    command = [sys.executable, str(ROOT / "clients" / "generate.py"), "typescript", str(package)]
+    environment = {**os.environ, "PATH": str(tmp_path)}  # without npm
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 1
+    assert not package.exists()
+    package.mkdir()
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, "exists" in ended.stderr) == (2, True)
+
+
 @pytest.fixture
 def npm() -> None:
     """Skip the test where the registry of npm cannot be reached."""
