@@ -151,7 +151,6 @@ def import_(
     All of the file or nothing. What is not understood is refused with the number of its line.
     """
     from service.cli.shared.session_import import read_sessions
-    from service.storage.database.errors import StoreError
     from service.storage.sessions.importing import ImportConflictError, ImportSessions
     from service.storage.sessions.session_files import SessionFileError
 
@@ -159,12 +158,8 @@ def import_(
         try:
             found = read_sessions(file, config, agent, session_key)
             messages = storage.database.write(ImportSessions(found, replace, uuid.uuid4))
-        except SessionFileError as error:
+        except (SessionFileError, ImportConflictError) as error:
             raise click.ClickException(f"{file.name}, {error}. Nothing was imported.") from None
-        except StoreError as error:
-            if not isinstance(error.__cause__, ImportConflictError):
-                raise
-            raise click.ClickException(f"{file.name}, {error.__cause__}. Nothing was imported.") from None
     if as_json:
         print_json({"ok": True, "imported": [session.key for session in found], "messages": messages})
     else:

@@ -23,6 +23,7 @@ from service.core.signals import Committed, committed
 from service.storage.database.daily_usage import UsageEntry, UsageWriter
 from service.storage.database.errors import (
     DatabaseReplacedError,
+    OperationRefusedError,
     StoreError,
     is_operation_error,
     is_transient,
@@ -172,7 +173,8 @@ class Database:
     def write(self, operation: Operation[T]) -> T:
         """Execute `operation` and return its result after the commit.
 
-        Raises `StoreError` if nothing was stored. Interrupting the waiting caller does not cancel the operation.
+        Raises `StoreError` if nothing was stored, or the operation's own `OperationRefusedError`. Interrupting the
+        waiting caller does not cancel the operation.
         """
         self._check_open()
         pending = _Pending(operation)
@@ -181,6 +183,8 @@ class Database:
             self._idle.clear()
             spawn(self._commit_waiting)
         pending.settled.wait()
+        if isinstance(pending.error, OperationRefusedError):
+            raise pending.error
         if pending.error is not None:
             raise self._failed("written", pending.error) from pending.error
         return cast(T, pending.result)

@@ -46,6 +46,10 @@ class DatabaseReplacedError(StoreError):
     """The file of the database was removed or replaced while it was open."""
 
 
+class OperationRefusedError(Exception):
+    """An operation does not do what was asked, and nothing is stored; the database is well. The text says why."""
+
+
 def root_cause(error: Exception) -> BaseException:
     """Return the driver's error, without the SQL that SQLAlchemy adds."""
     return error.orig if isinstance(error, DBAPIError) and error.orig else error

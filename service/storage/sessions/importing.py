@@ -12,6 +12,7 @@ from service.core.dataclass import record
 from service.core.messages import Message, Usage
 from service.storage.cluster.membership import NO_GATEWAY
 from service.storage.database.database import SingleOperation
+from service.storage.database.errors import OperationRefusedError
 from service.storage.database.schema import branches, entries, runs, sessions, summaries
 from service.storage.message_codec import to_payload
 from service.storage.runs.finishing import restore_session
@@ -75,7 +76,7 @@ class ImportedSession:
         return None if self.messages else "it has no messages"
 
 
-class ImportConflictError(Exception):
+class ImportConflictError(OperationRefusedError):
     """A session cannot be stored; the text says why. Nothing was."""
 
 
@@ -83,7 +84,7 @@ class ImportConflictError(Exception):
 class ImportSessions(SingleOperation[int]):
     """Store `found` and return how many messages they have. With `replaces`, sessions with their keys are deleted.
 
-    Raises `StoreError`, whose cause is an `ImportConflictError` if a session is in the way.
+    Raises `StoreError`, and `ImportConflictError` if a session is in the way.
     """
 
     found: Sequence[ImportedSession]

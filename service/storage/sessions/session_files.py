@@ -14,6 +14,7 @@ import orjson
 
 from service.core.messages import ApprovalDecision, Image, Message, Part, Role, Text, ToolApproval, ToolCall, Usage
 from service.core.usage import NANO
+from service.storage.runs.rows import to_title
 from service.storage.sessions.importing import ImportedMessage, ImportedSession, ImportedSummary
 from service.storage.sessions.tree import ROOT
 
@@ -158,6 +159,7 @@ class OpenClawTranscript:
         with at_line(self.session.line):
             if (fault := self.session.fault()) is not None:
                 raise ValueError(fault)
+        self.session.title = to_title(tuple(one.message for one in self.session.messages))
         return self.session
 
     def _read(self, number: int, line: Mapping[str, Any]) -> None:

@@ -72,6 +72,7 @@ def test_export_is_the_same_after_import_and_nothing_is_imported_twice(
     again = home.run("sessions", "import", file)
     assert again.status == 1
     assert " exists; --replace deletes it. Nothing was imported." in again.err
+    assert "cannot be written" not in again.err
     assert home.run("sessions", "import", file, "--replace").status == 0
     without_ids = [{**line, "id": None} for line in lines]
     assert [{**json.loads(line), "id": None} for line in export(home).splitlines()] == without_ids
@@ -153,6 +154,7 @@ def test_transcript_of_openclaw_is_imported_and_goes_on(home: Home, upstream: Up
     done = home.run("sessions", "import", file, "--session-key", "old-talk")
     assert (done.status, done.out.strip()) == (0, "Imported agent:main:old-talk."), done.err
     shown = home.run("sessions", "show", "old-talk", "--json").json
+    assert shown["title"] == "What does it say?"
     assert [one["role"] for one in shown["messages"]] == ["user", "assistant", "tool", "assistant"]
     assert shown["messages"][1]["tool_calls"][0]["function"] == {"name": "read", "arguments": '{"path":"a.txt"}'}
     assert (shown["usage"]["input_tokens"], shown["usage"]["cached_tokens"], shown["usage"]["cost"]) == (20, 4, 1.0)
