@@ -38,7 +38,8 @@ class Output:
     """Passes on the output of one attempt, and calls `begin` before it: its text cannot be withdrawn once it is out.
 
     `texts` are the pieces of its text, `None` if nobody wants them, and `began_at` is the monotonic time of the first
-    output.
+    output. `begin` must not refer to the output: in a cycle the text of an aborted run would wait for the garbage
+    collector.
     """
 
     def __init__(self, on_text: TextReceiver, drafts: DraftReceiver | None, begin: _Begin) -> None:
@@ -65,6 +66,7 @@ class Output:
         """Pass on a piece of the text."""
         if not self._has_text:
             self._has_text = True
+            self._note_beginning()
             self._begin(is_binding=True)
         self.characters += len(text)
         self._on_text(text)
@@ -72,6 +74,7 @@ class Output:
 
     def add_reasoning(self, text: str) -> None:
         """See `DraftReceiver`."""
+        self._note_beginning()
         self._begin(is_binding=self.is_binding)
         self.characters += len(text)
         if self._drafts is not None:
@@ -80,11 +83,16 @@ class Output:
 
     def add_arguments(self, names: Sequence[str], text: str) -> None:
         """See `DraftReceiver`."""
+        self._note_beginning()
         self._begin(is_binding=True)
         self.characters += len(text)
         if self._drafts is not None:
             self._drafts.add_arguments(names, text)
         self._pause()
+
+    def _note_beginning(self) -> None:
+        if self.began_at is None:
+            self.began_at = monotonic()
 
     def _pause(self) -> None:
         if next(self._pieces) % _PIECES_AT_ONCE == 0:

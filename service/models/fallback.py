@@ -10,7 +10,6 @@ import random as randomness
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from time import monotonic
 from typing import Self
 
 from service.config.models import RetryConfig
@@ -199,7 +198,7 @@ class FallbackProvider:
         def begin(*, is_binding: bool) -> None:
             nonlocal has_begun
             if not has_begun:
-                has_begun, output.began_at = True, monotonic()
+                has_begun = True
                 if self._has_output:
                     receivers.on_restart()
                 self._has_output, self.answered, self._first = True, choice, self._choices.index(choice)
