@@ -65,7 +65,14 @@ def _run(*command: str | Path, directory: Path | None = None) -> None:
 def _python(document: Path, directory: Path) -> None:
     package = directory / "openclaw_client"
     by_hand = {path.name: path.read_bytes() for path in package.iterdir()}
-    options = ["--meta", "none", "--fail-on-warning", "--overwrite", "--config", directory / "generator.yaml"]
+    options: list[str | Path] = [
+        "--meta",
+        "none",
+        "--fail-on-warning",
+        "--overwrite",
+        "--config",
+        directory / "generator.yaml",
+    ]
     module = [sys.executable, "-m", "openapi_python_client"]
     _run(*module, "generate", "--path", document, *options, "--output-path", package)
     (package / "py.typed").touch()
@@ -92,7 +99,14 @@ _GO_PARTS = "apis,models,supportingFiles,apiDocs=false,modelDocs=false,apiTests=
 
 def _go(document: Path, directory: Path) -> None:
     document.write_bytes(orjson.dumps(_with_nullable_choices(orjson.loads(document.read_bytes()))))
-    command = [Path(sys.executable).with_name("openapi-generator-cli"), "generate", "-g", "go", "-i", document]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("openapi-generator-cli"),
+        "generate",
+        "-g",
+        "go",
+        "-i",
+        document,
+    ]
     options = ",".join(f"{name}={value}" for name, value in _GO.items())
     chosen = ["--additional-properties", options, "--global-property", _GO_PARTS]
     _run(*command, *chosen, "--type-mappings", "integer=int64", "-o", directory)
