@@ -180,6 +180,22 @@ def test_title_of_a_hidden_tab_tells_of_approvals(stage: Stage) -> None:
     page.wait("!document.title.startsWith('(')")
 
 
+def test_page_is_no_larger_than_its_window_with_many_conversations(stage: Stage) -> None:
+    with stage.gateway.client() as client:
+        for number in range(15):
+            asked = {"model": "openclaw", "messages": [{"role": "user", "content": f"say {number}"}]}
+            named = {"x-openclaw-session-key": f"one-of-many-{number}"}
+            assert client.post("/v1/chat/completions", json=asked, headers=named).status_code == 200
+    page = stage.sign_in()
+    page.show_as(1280, 600)
+    page.wait("document.querySelectorAll('.recent li').length == 15")
+    assert page.evaluate("document.scrollingElement.scrollHeight") == 600
+    assert page.evaluate("document.querySelector('.foot').getBoundingClientRect().bottom") <= 600
+    page.show_as(320, 600)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    page.send("Emulation.clearDeviceMetricsOverride")
+
+
 def test_refused_message_can_be_tried_again(stage: Stage) -> None:
     page = stage.sign_in()
     page.fill("#message", "fail please")
