@@ -17,6 +17,7 @@ from schemathesis.engine.recorder import ScenarioRecorder
 
 from contract.checks import conformance_check, registered
 from contract.derived import to_streaming_document
+from contract.keywords import KeywordCoverage
 from contract.seeds import Seeds
 from contract.steering import (
     CALL_TOOL,
@@ -96,7 +97,8 @@ class Plan:
 
     `operations` are labels such as `GET /healthz`; none means all. With `streaming`, completions are requested as
     streams and validated against the derived document; with `failing`, their models fail. `accepted` are the statuses
-    for right input, `rejections` those for wrong input by operation; elsewhere 400.
+    for right input, `rejections` those for wrong input by operation; elsewhere 400. `fault` is that of a gateway with
+    seeded faults.
     """
 
     url: str
@@ -110,6 +112,7 @@ class Plan:
     failing: bool = False
     accepted: Sequence[str] = ("200", "201", "202", "204")
     rejections: Mapping[str, Sequence[str]] = field(default_factory=lambda: REJECTIONS)
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,14 @@ class Exchange:
 
 @dataclass
 class Outcome:
-    """The result of a run: `failures` (check -> one message per failure) and the counted exchanges."""
+    """The result of a run: `failures` (check -> one message per failure) and the counted exchanges.
 
+    `failed` has each operation with each check that it failed, `keywords` what the bodies of the requests exercised.
+    """
+
+    keywords: KeywordCoverage = field(repr=False)
     failures: dict[str, list[str]] = field(default_factory=dict)
+    failed: set[tuple[str, str]] = field(default_factory=set, repr=False)
     exchanges: Counter[Exchange] = field(default_factory=Counter, repr=False)
 
     def report(self) -> str:
@@ -138,7 +146,7 @@ class Outcome:
 
 def fuzz(plan: Plan) -> Outcome:
     """Run `plan` to its end; raises errors of Schemathesis itself."""
-    outcome = Outcome()
+    outcome = Outcome(KeywordCoverage(plan.document))
     # A copy: Schemathesis writes the links it infers into its document.
     document = to_streaming_document(plan.document) if plan.streaming else copy.deepcopy(dict(plan.document))
     schema = schemathesis.openapi.from_dict(document, config=_to_config(plan))
@@ -187,11 +195,13 @@ def _note_scenario(recorder: ScenarioRecorder, outcome: Outcome) -> None:
             content_type=content_type,
         )
         outcome.exchanges[exchange] += 1
+        outcome.keywords.note(exchange.operation, case.body, exchange.status)
         for check in recorder.checks.get(case_id, []):
             if check.failure_info is not None:
                 info = check.failure_info
                 text = f"{case.operation.label} -> {response.status_code}: {info.failure.message}\n{info.code_sample}"
                 outcome.failures.setdefault(check.name, []).append(f"{text}\n{response.content[:500]!r}")
+                outcome.failed.add((case.operation.label, check.name))
 
 
 def _to_config(plan: Plan) -> schemathesis.Config:
@@ -227,6 +237,7 @@ def _to_config(plan: Plan) -> schemathesis.Config:
         },
         "operations": operations,
     }
-    if plan.token is not None:
-        config["headers"] = {"Authorization": f"Bearer {plan.token}"}
+    headers = {} if plan.token is None else {"Authorization": f"Bearer {plan.token}"}
+    if headers or plan.fault:
+        config["headers"] = headers | ({"X-Seeded-Fault": plan.fault} if plan.fault else {})
     return schemathesis.Config.from_dict(config)

@@ -83,6 +83,7 @@ _MAX_MESSAGES = 10_000
 _MAX_TOOLS = 128
 _MAX_PICTURES = _MAX_FILES = 8
 _MAX_KEY = 2048
+_LAST_NUMBER = 999_999_999_999_999
 _CALL = {"name": "look_up", "arguments": "{}"}
 
 
@@ -111,6 +112,7 @@ class Steering:
         self._headers = {one["name"]: CompiledSchema(one["schema"], document) for one in parameters}
         self._streaming = streaming
         self._failing = failing
+        self._at_end = set[str]()
 
     def register(self, schema: BaseSchema) -> None:
         """Steer every case that is generated from `schema`."""
@@ -142,9 +144,13 @@ class Steering:
         if case.operation.label == CREATE_RUN:
             self._steer_idempotency_key(case)
             self._steer_run(case)
+        if case.operation.label in (RUN_EVENTS, HEAD_RUN_EVENTS):
+            self._steer_position(case)
         if self._seeds is not None:
             steer_path = _steer_response if "response_id" in case.path_parameters else _steer_path
             steer_path(case, self._seeds)
+        if self._streaming and case.operation.label == GET_RESPONSE and _is_right(case):
+            case.query = {**case.query, "stream": "true"}
         return case
 
     def _steer_headers(self, case: Case[Any]) -> None:
@@ -234,6 +240,15 @@ class Steering:
         body: Any = case.body
         if isinstance(body, dict) and isinstance(body.get("model"), str) and "x-openclaw-agent-id" not in case.headers:
             self._replace_body(case, {**body, "model": _pick(MODELS, body["model"])})
+
+    def _steer_position(self, case: Case[Any]) -> None:
+        """Ask in the first right case for what follows the last event, which is nothing."""
+        if _is_right(case) and case.operation.label not in self._at_end:
+            self._at_end.add(case.operation.label)
+            headers = case.headers.copy()
+            headers.pop("Last-Event-ID", None)  # it takes precedence
+            case.headers = headers
+            case.query = {**case.query, "after": _LAST_NUMBER}
 
     def _steer_run(self, case: Case[Any]) -> None:
         if not isinstance(case.body, dict):

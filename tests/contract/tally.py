@@ -1,4 +1,4 @@
-"""Coverage of a run: operations, their statuses, and the parameters and fields sent.
+"""Coverage of a run: operations, their statuses, the parameters and fields sent, and the keywords of their schemas.
 
 A run without failures proves little if it tried little.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from contract.fuzzing import Outcome
+from contract.keywords import percentage
 
 #: Statuses that no request can cause at a healthy gateway.
 UNPROVOKED = {"403", "408", "409", "410", "413", "414", "429", "431", "500", "502", "503", "504"}
@@ -26,7 +28,29 @@ def to_table(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
         sent, accepted = _parameters_of(label, outcome)
         names = sorted(_declared(operation, document))
         lines.append(f"    sent      {', '.join(f'{name} {accepted[name]}/{sent[name]}' for name in names)}")
-    return lines
+    return lines + to_shares(outcome, document)
+
+
+def to_shares(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
+    """Format the shares of operations, reachable statuses, parameters and fields, and keywords that were covered."""
+    operations = dict(_operations(document))
+    reachable = sum(len(_reachable(label, operation, outcome, document)) for label, operation in operations.items())
+    declared = sum(len(set(_declared(operation, document))) for operation in operations.values())
+    idle = len(never_successful(outcome, document))
+    return [
+        f"operations that succeeded: {percentage(len(operations) - idle, len(operations))}",
+        f"reachable statuses returned: {percentage(reachable - len(never_answered(outcome, document)), reachable)}",
+        f"parameters and fields accepted: {percentage(declared - len(never_accepted(outcome, document)), declared)}",
+        *outcome.keywords.to_lines(),
+    ]
+
+
+def never_successful(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
+    """List the operations that no request succeeded with."""
+    labels = [label for label, _ in _operations(document)]
+    return [
+        label for label in labels if all(status >= HTTPStatus.BAD_REQUEST for status, _ in _answers_of(label, outcome))
+    ]
 
 
 def never_accepted(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
@@ -41,19 +65,31 @@ def never_accepted(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
 def never_answered(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
     """List the reachable statuses of the contract that were never returned."""
     found = []
-    answered = {label: {str(status) for status, _ in _answers_of(label, outcome)} for label, _ in _operations(document)}
     for label, operation in _operations(document):
-        seen = answered[label]
-        wanted = set(operation["responses"]) - UNPROVOKED
-        if "requestBody" not in operation:
-            wanted.discard("415")
-        if "{" not in label:
-            wanted.discard("404")
-        path = label.partition(" ")[2]
-        if any("405" in answered[f"{method.upper()} {path}"] for method in document["paths"][path]):
-            wanted.discard("405")  # methods that a path does not have are tried once for each path
-        found += [f"{label}: {status}" for status in sorted(wanted - seen)]
+        seen = {str(status) for status, _ in _answers_of(label, outcome)}
+        found += [f"{label}: {status}" for status in sorted(_reachable(label, operation, outcome, document) - seen)]
     return found
+
+
+def _reachable(label: str, operation: Mapping[str, Any], outcome: Outcome, document: Mapping[str, Any]) -> set[str]:
+    wanted = set(operation["responses"]) - UNPROVOKED
+    if "requestBody" not in operation:
+        wanted.discard("415")
+    if "{" not in label:
+        wanted.discard("404")
+    path = label.partition(" ")[2]
+    labels = [f"{method.upper()} {path}" for method in document["paths"][path]]
+    first = next(
+        (
+            one
+            for one in labels
+            if any(status == HTTPStatus.METHOD_NOT_ALLOWED for status, _ in _answers_of(one, outcome))
+        ),
+        label,
+    )
+    if first != label:
+        wanted.discard("405")  # methods that a path does not have are tried once for each path
+    return wanted
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -45,7 +45,7 @@ from contract.steering import (
     SESSION,
     TOOLS,
 )
-from contract.tally import never_accepted, never_answered, to_table
+from contract.tally import never_accepted, never_answered, never_successful, to_table
 
 #: The minimum share of completions that succeed; about half of the generated requests are wrong.
 LEAST_SHARE = 0.15
@@ -118,6 +118,17 @@ def test_every_response_conforms_to_contract(everything: Outcome) -> None:
 
 def test_every_reachable_status_was_returned(everything: Outcome, plan: Plan) -> None:
     assert not never_answered(everything, plan.document)
+
+
+def test_every_operation_succeeded(everything: Outcome, plan: Plan) -> None:
+    assert not never_successful(everything, plan.document)
+
+
+def test_every_keyword_of_bodies_was_satisfied_and_broken_somewhere(everything: Outcome) -> None:
+    keywords = everything.keywords
+    words = {place.keyword for place in keywords.declared}
+    assert {place.keyword for place in keywords.satisfied} == words
+    assert {place.keyword for place in keywords.broken} == words
 
 
 def test_every_parameter_and_field_was_accepted_once(everything: Outcome, plan: Plan) -> None:
