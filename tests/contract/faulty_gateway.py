@@ -1,19 +1,19 @@
-"""The real gateway with one seeded fault: `python -m gevent.monkey faulty_gateway.py NAME`.
+"""The real gateway with a seeded fault for each request that names one: `python -m gevent.monkey faulty_gateway.py`.
 
-Faults are injected from outside: another document or other settings for the application, or a WSGI wrapper that alters
-responses. `none` alters nothing. The process reads its configuration from the environment as the gateway does, prints
-its address and serves until SIGTERM.
+A request names its fault in the header `X-Seeded-Fault`; without it nothing is wrong. Faults are injected from outside:
+another document or other settings for the application, or a WSGI wrapper that alters responses. The process reads its
+configuration from the environment as the gateway does, prints its address and serves until SIGTERM.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import flask
 import orjson
 
 from service.api.auth import Authenticator, LoginLimiter, NamedKeys, resolve_credentials
@@ -27,6 +27,7 @@ from service.core.principal import Principal, Scope
 from service.core.rate_limits import NO_LIMITS
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
+from service.server.app import add_websocket_app, switch_metrics
 from service.server.http1.server import Server
 from service.server.lifecycle import Stop, run_until_stopped
 from service.storage.api_keys import ApiKeys
@@ -37,15 +38,18 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Setup(NamedTuple):
-    """The arguments of the application under test."""
+    """The application without a fault, and its arguments for another one."""
 
+    application: flask.Flask
     gateway: Gateway
     document: dict[str, Any]
     settings: ApiSettings
 
     def create(self) -> Application:
-        """Create the application."""
-        return create_app(self.gateway, self.document, SettingsSlot(self.settings))
+        """Create an application with these arguments."""
+        application = create_app(self.gateway, self.document, SettingsSlot(self.settings))
+        application.extensions["metrics"] = self.application.extensions["metrics"]
+        return application
 
 
 Fault = Callable[[Setup], Application]
@@ -64,7 +68,7 @@ def altered(alter: Callable[[Answer], Answer]) -> Fault:
     """The fault of an application whose answers pass through `alter`."""
 
     def build(setup: Setup) -> Application:
-        application: Any = setup.create()
+        application: Any = setup.application
 
         def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
             started: list[Any] = []
@@ -93,7 +97,7 @@ def altered_contract(change: Callable[[dict[str, Any]], object]) -> Fault:
     return build
 
 
-def altered_json(change: Callable[[Any], object], *, status: str = "200") -> Fault:
+def altered_json(change: Callable[[Any], object], *, status: str = "2") -> Fault:
     """The fault of `change` being made to the JSON of answers with `status`."""
 
     def alter(answer: Answer) -> Answer:
@@ -193,12 +197,44 @@ def with_other_success(status: str, content_type: str | None = None, body: bytes
     """The fault of success with another status, type or body."""
 
     def alter(answer: Answer) -> Answer:
-        if not answer.status.startswith("200"):
+        if not answer.status.startswith("2"):
             return answer
         headers = answer.headers | ({} if content_type is None else {"content-type": content_type})
         return answer._replace(status=status, headers=headers, body=answer.body if body is None else body)
 
     return altered(alter)
+
+
+def with_mistyped_member(answer: Answer) -> Answer:
+    """Give a member of a JSON value, or of the first event that has one, a value of another type."""
+    if not answer.status.startswith("2"):
+        return answer
+    if answer.headers.get("content-type") == "application/json":
+        return answer._replace(body=_mistyped(answer.body))
+    before, data, rest = answer.body.partition(b"data: {")
+    line, end, after = (b"{" + rest).partition(b"\n")
+    return answer._replace(body=before + b"data: " + _mistyped(line) + end + after) if data else answer
+
+
+def _mistyped(body: bytes) -> bytes:
+    """Change the first member of an object, or of the first object of its list."""
+    whole = orjson.loads(body)
+    part = whole["data"][0] if isinstance(whole.get("data"), list) and whole["data"] else whole
+    name = next(iter(part))
+    part[name] = [part[name]]
+    return orjson.dumps(whole)
+
+
+def with_other_type(answer: Answer) -> Answer:
+    if not (answer.status.startswith("2") and "content-type" in answer.headers):
+        return answer
+    return answer._replace(headers=answer.headers | {"content-type": "application/octet-stream"})
+
+
+def with_swapped_ends(body: bytes) -> bytes:
+    """Swap the last two events of a stream."""
+    events = body.split(b"\n\n")[:-1]
+    return b"".join(event + b"\n\n" for event in [*events[:-2], *reversed(events[-2:])])
 
 
 def with_any_method(answer: Answer) -> Answer:
@@ -226,11 +262,18 @@ def _without_arguments(answer: Any) -> None:
 _NUMBERED = b'"sequence_number":'
 
 FAULTS: dict[str, Fault] = {
-    "none": Setup.create,
-    "no-authentication": without_authentication,
+    "none": lambda it: it.application,
+    # of every operation: of one kind each
+    "status": with_other_success("203 Non-Authoritative Information"),
+    "header": with_headers(x_content_type_options="sniff"),
+    "type": altered(with_other_type),
+    "body": altered(with_mistyped_member),
+    "event": altered(with_mistyped_member),
+    "order": altered_stream(with_swapped_ends),
+    "auth": without_authentication,
+    # of one operation
     "temperature-without-maximum": altered_contract(lambda it: _request_field(it, "temperature").pop("maximum")),
     "top-p-at-most-one-half": altered_contract(lambda it: _request_field(it, "top_p").update(maximum=0.5)),
-    "other-status": with_other_success("203 Non-Authoritative Information"),
     "other-content-type": with_other_success("200 OK", content_type="text/plain"),
     "plain-text-500": with_other_success("500 Internal Server Error", "text/plain", b"Internal Server Error"),
     "envelope-without-param": altered_json(lambda it: it["error"].pop("param"), status="4"),
@@ -269,7 +312,6 @@ FAULTS: dict[str, Fault] = {
     "page-without-policy": without_header("content-security-policy"),
     "script-as-text": with_other_success("200 OK", content_type="text/plain"),
     "no-cache-control": without_header("cache-control"),
-    "sniffing-allowed": with_headers(x_content_type_options="sniff"),
     "undocumented-header": with_headers(x_powered_by="curiosity"),
     "method-answered": altered(with_any_method),
     "no-allow": without_header("allow"),
@@ -281,11 +323,17 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def serve(fault: Fault, setup: Setup) -> None:
-    server = Server((HOST, 0), fault(setup))
-    server.start()
-    print(f"http://{HOST}:{server.server_port}", flush=True)
-    run_until_stopped(server, Stop(on_asked=setup.gateway.drain, on_over=setup.gateway.abort_all))
+def by_request(setup: Setup) -> Application:
+    """The applications with each fault as one, which takes a request to that of its fault."""
+    made: dict[str, Application] = {}
+
+    def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        name = environ.get("HTTP_X_SEEDED_FAULT", "none")
+        if name not in made:
+            made[name] = FAULTS[name](setup)
+        return made[name](environ, start_response)
+
+    return serve
 
 
 def main() -> None:
@@ -293,8 +341,16 @@ def main() -> None:
     config = load_config(locations, os.environ).config
     gateway = open_gateway(config, locations, os.environ)
     settings = ApiSettings.build(config, authenticator_of(config, gateway.storage.api_keys))
+    document = load_contract()
+    slot = SettingsSlot(settings)
+    application = create_app(gateway, document, slot)
+    add_websocket_app(application, gateway, slot, dict)
+    switch_metrics(application, gateway, is_on=True)
     try:
-        serve(FAULTS[sys.argv[1]], Setup(gateway, load_contract(), settings))
+        server = Server((HOST, 0), by_request(Setup(application, gateway, document, settings)))
+        server.start()
+        print(f"http://{HOST}:{server.server_port}", flush=True)
+        run_until_stopped(server, Stop(on_asked=gateway.drain, on_over=gateway.abort_all))
     finally:
         gateway.close()
 

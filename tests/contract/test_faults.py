@@ -1,7 +1,9 @@
 """Seeded faults: fuzzing must find each with the checks intended for it.
 
-A fault may fail several checks: a missing header fails Schemathesis' check of headers and the project's check of whole
-responses. Each fault names all checks that fail, and no other check may.
+Faults are of two sorts: those of one operation, and those of a kind (a status, a header, an order of events) that every
+operation has to which the kind applies, by the contract. A fault may fail several checks: a missing header fails
+Schemathesis' check of headers and the project's check of whole responses. Each fault of one operation names all checks
+that fail, and no other check may.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -41,6 +43,8 @@ from service.api.http.published_contract import to_openapi_3_0
 from service.core.rate_limits import RateLimits
 
 EXAMPLES = 8
+#: For a run of every operation: enough for each to succeed once.
+FEW_EXAMPLES = 4
 HELLO = {"messages": [user("hello")]}
 STOP_SECONDS = 20
 
@@ -56,11 +60,11 @@ class Fault:
 
 
 FAULTS = (
-    Fault("no-authentication", "GET /v1/models", ("ignored_auth", "missing_required_header")),
+    Fault("auth", "GET /v1/models", ("ignored_auth", "missing_required_header")),
     Fault("temperature-without-maximum", COMPLETION, ("negative_data_rejection",)),
     Fault("top-p-at-most-one-half", COMPLETION, ("positive_data_acceptance",)),
     Fault(
-        "other-status",
+        "status",
         "GET /healthz",
         ("status_code_conformance", "positive_data_acceptance", "contract_conformance"),
     ),
@@ -103,7 +107,7 @@ FAULTS = (
     Fault("page-without-policy", "GET /", ("response_headers_conformance", "contract_conformance")),
     Fault("script-as-text", "GET /ui/{asset}", ("content_type_conformance", "contract_conformance")),
     Fault("no-cache-control", "GET /healthz", ("response_headers_conformance", "contract_conformance")),
-    Fault("sniffing-allowed", "GET /healthz", ("response_headers_conformance", "contract_conformance")),
+    Fault("header", "GET /healthz", ("response_headers_conformance", "contract_conformance")),
     Fault("undocumented-header", "GET /healthz", ("contract_conformance",)),
     Fault("method-answered", "GET /healthz", ("unsupported_method",)),
     Fault("no-allow", "GET /healthz", ("unsupported_method", "contract_conformance")),
@@ -111,48 +115,106 @@ FAULTS = (
 )
 
 
-@contextmanager
-def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
-    """Run the gateway with the fault `name` in a separate process; yields its address."""
-    directory.mkdir(parents=True)
+#: Kinds of faults, and the checks that find one in each operation that can have it.
+KINDS = {
+    "status": {"status_code_conformance", "contract_conformance"},
+    "header": {"response_headers_conformance", "contract_conformance"},
+    "type": {"content_type_conformance", "contract_conformance"},
+    "body": {"response_schema_conformance", "contract_conformance"},
+    "event": {"contract_conformance"},
+    "order": {"contract_conformance"},
+    "auth": {"ignored_auth"},
+}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faulty")
+
+
+@pytest.fixture(scope="module")
+def url(directory: Path) -> Iterator[str]:
+    """The address of a gateway, in a process of its own, whose faults are chosen by each request."""
     (directory / "openclaw.json").write_bytes(orjson.dumps(contract_config()))
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("OPENCLAW_")},
         "OPENCLAW_CONFIG_PATH": str(directory / "openclaw.json"),
         "OPENCLAW_STATE_DIR": str(directory / "state"),
     }
-    command = [sys.executable, "-m", "gevent.monkey", str(Path(__file__).with_name("faulty_gateway.py")), name]
+    command = [sys.executable, "-m", "gevent.monkey", str(Path(__file__).with_name("faulty_gateway.py"))]
     with (
         (directory / "log.txt").open("wb") as log,
         subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=log) as process,
     ):
         assert process.stdout is not None
-        url = process.stdout.readline().decode().strip()
+        address = process.stdout.readline().decode().strip()
         try:
-            assert url, f"the gateway did not start:\n{(directory / 'log.txt').read_text()}"
-            yield url
+            assert address, f"the gateway did not start:\n{(directory / 'log.txt').read_text()}"
+            yield address
         finally:
             process.terminate()
+            time.sleep(1)
+            process.terminate()  # aborts the runs that were left behind
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
 
 
-def fuzzed(url: str, operation: str, seed: int, *, streaming: bool) -> Outcome:
-    document = to_openapi_3_0(load_contract())
+@pytest.fixture(scope="module")
+def contract() -> dict[str, Any]:
+    return to_openapi_3_0(load_contract())
+
+
+def has_kind(kind: str, label: str, document: Mapping[str, Any]) -> bool:
+    """Return True if the contract has what a fault of `kind` breaks in the operation `label`."""
+    content = content_of(label, document)
+    match kind:
+        case "type":
+            return bool(content)
+        case "body":
+            return not content.isdisjoint({"application/json", "text/event-stream"})
+        case "event" | "order":
+            return "text/event-stream" in content
+        case "auth":
+            return bool(operation_of(label, document).get("security", document["security"]))
+    return True
+
+
+def checks_of(kind: str, label: str, document: Mapping[str, Any]) -> set[str]:
+    """Return the checks that find a fault of `kind` in an operation: Schemathesis itself reads no events."""
+    is_stream = content_of(label, document) == {"text/event-stream"}
+    return KINDS[kind] - {"response_schema_conformance"} if is_stream else KINDS[kind]
+
+
+def operation_of(label: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    method, _, path = label.partition(" ")
+    operation: dict[str, Any] = document["paths"][path][method.lower()]
+    return operation
+
+
+def content_of(label: str, document: Mapping[str, Any]) -> set[str]:
+    """Return the media types of the successes of an operation."""
+    responses = operation_of(label, document)["responses"].items()
+    return {kind for status, response in responses if status.startswith("2") for kind in response.get("content", {})}
+
+
+def fuzzed(
+    url: str, document: Mapping[str, Any], fault: str | None, operations: Sequence[str], seed: int, *, streaming: bool
+) -> Outcome:
     phases = GENERATED if streaming else PHASES  # every stream shows a fault of streams
-    return fuzz(Plan(url, document, TOKEN, seed, EXAMPLES, phases, (operation,), streaming=streaming))
+    return fuzz(Plan(url, document, TOKEN, seed, EXAMPLES, phases, operations, streaming=streaming, fault=fault))
 
 
-def broken_promises(url: str, state_dir: Path) -> set[str]:
+def broken_promises(url: str, fault: str, state_dir: Path) -> set[str]:
     """Try what named keys must not be able to do, and return what they can."""
     found = set[str]()
     limited, key_id = create_key(state_dir, limits=RateLimits(2))
     (owner, _), (stranger, _), (reader, _) = (create_key(state_dir, scope) for scope in ("write", "write", "read"))
 
     def client(key: str) -> httpx.Client:
-        return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+        headers = {"Authorization": f"Bearer {key}", "X-Seeded-Fault": fault}
+        return httpx.Client(base_url=url, headers=headers, timeout=60)
 
     with client(owner) as mine, client(stranger) as other, client(reader) as read, client(limited) as few:
         key = mine.post(PATH, json=HELLO).raise_for_status().headers["x-openclaw-session-key"]
@@ -180,20 +242,35 @@ def broken_promises(url: str, state_dir: Path) -> set[str]:
         ("key-has-every-scope", {"missing scope"}),
     ],
 )
-def test_fault_of_keys_is_found(fault: str, promises: set[str], tmp_path: Path) -> None:
-    with faulty_gateway(fault, tmp_path / "gateway") as url:
-        assert broken_promises(url, tmp_path / "gateway" / "state") == promises
+def test_fault_of_keys_is_found(fault: str, promises: set[str], url: str, directory: Path) -> None:
+    assert broken_promises(url, fault, directory / "state") == promises
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_fault_is_found_by_its_checks(fault: Fault, tmp_path: Path, seed: int) -> None:
-    with faulty_gateway(fault.name, tmp_path / "gateway") as url:
-        outcome = fuzzed(url, fault.operation, seed, streaming=fault.streaming)
+def test_fault_is_found_by_its_checks(fault: Fault, url: str, contract: dict[str, Any], seed: int) -> None:
+    outcome = fuzzed(url, contract, fault.name, (fault.operation,), seed, streaming=fault.streaming)
     assert set(outcome.failures) == set(fault.checks), outcome.report()
 
 
-@pytest.mark.parametrize(("operation", "streaming"), sorted({(fault.operation, fault.streaming) for fault in FAULTS}))
-def test_run_without_fault_passes(operation: str, streaming: bool, tmp_path: Path, seed: int) -> None:
-    with faulty_gateway("none", tmp_path / "gateway") as url:
-        outcome = fuzzed(url, operation, seed, streaming=streaming)
+@pytest.mark.parametrize("kind", KINDS)
+def test_fault_of_kind_is_found_in_every_operation(
+    kind: str, url: str, contract: dict[str, Any], seed: int, table: Callable[[str], None]
+) -> None:
+    labels = [f"{method.upper()} {path}" for path, item in contract["paths"].items() for method in item]
+    having = [label for label in labels if has_kind(kind, label, contract)]
+    streaming = kind in ("event", "order")
+    plan = Plan(url, contract, TOKEN, seed, FEW_EXAMPLES, GENERATED, having, streaming=streaming, fault=kind)
+    found = fuzz(plan).failed
+    lacking = {
+        label: checks_of(kind, label, contract) - {check for at, check in found if at == label} for label in having
+    }
+    missed = {label: checks for label, checks in lacking.items() if checks}
+    table(f"faults of kind {kind}: found in {len(having) - len(missed)} of {len(having)} operations")
+    assert not missed
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_run_without_fault_passes(streaming: bool, url: str, contract: dict[str, Any], seed: int) -> None:
+    operations = (COMPLETION, RESPONSE, RUN_EVENTS, CHAT_STREAM) if streaming else ()
+    outcome = fuzz(Plan(url, contract, TOKEN, seed, FEW_EXAMPLES, GENERATED, operations, streaming=streaming))
     assert not outcome.failures, outcome.report()
