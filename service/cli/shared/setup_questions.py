@@ -41,7 +41,8 @@ def ask(found: str, first_models: Mapping[str, str], ollama_models: list[str], e
     elif provider == _OLLAMA:
         model = f"{_OLLAMA}/{click.prompt('Model', default=ollama_models[0])}"
     elif provider == _OTHER:
-        settings[_OTHER_ID] = _with_key({"baseUrl": click.prompt("URL that ends before /chat/completions")})
+        url = click.prompt("URL that ends before /chat/completions", value_proc=_to_url)
+        settings[_OTHER_ID] = _with_key({"baseUrl": url})
         model = f"{_OTHER_ID}/{click.prompt('Model')}"
     else:
         if (host := _ask_host(provider, environ)) is not None:
@@ -49,6 +50,18 @@ def ask(found: str, first_models: Mapping[str, str], ollama_models: list[str], e
         model = f"{provider}/{click.prompt('Model', default=first_models[provider])}"
     endpoint = click.confirm("Switch the OpenAI-compatible endpoint on?", default=True)
     return Answers(model, "you chose it", endpoint, settings)
+
+
+def _to_url(text: str) -> str:
+    """Return a URL as the configuration takes it; asks again for what it refuses."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from service.config.types import HttpUrl
+
+    try:
+        return TypeAdapter(HttpUrl).validate_python(text.strip())
+    except ValidationError:
+        raise click.UsageError("It must be an http:// or https:// URL with a host.") from None
 
 
 def _ask_host(provider: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
