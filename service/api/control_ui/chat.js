@@ -2,10 +2,10 @@
 /** The conversation that is open: what it consists of, and the run that answers it. */
 
 import { ApiError, call, getJson, postJson, readEvents, toHeader, UNREACHABLE } from "./api.js";
-import { addKnown, hasForeignCalls, message, toRequest, toShown } from "./conversation.js";
+import { addKnown, goesOn, hasForeignCalls, message, toRequest, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { loadSession } from "./sessions_api.js";
-import { may } from "./socket.js";
+import { may, onEvent } from "./socket.js";
 
 const SHOWN = { "x-openclaw-events": "reasoning,tools" };
 const RECONNECT_SECONDS = [0.5, 1, 2, 3, 5, 5, 5, 5, 5, 5, 5, 5];
@@ -72,18 +72,35 @@ async function reload(branch) {
   try {
     const session = await loadSession(key, branch);
     if (chat.id !== id || chat.run) return null;
-    const shown = toShown(session.messages);
-    addKnown(shown, known);
-    const { agent, branches } = session;
-    Object.assign(chat, { agent, branches, obstacle: obstacleOf(session, shown), messages: shown, isStored: shown.length > 0, error: null });
-    Object.assign(chat, { title: session.title ?? "", isLoading: false });
-    redraw();
+    show(session);
     return session;
   } catch (error) {
     if (chat.id === id) Object.assign(chat, { error, isLoading: false });
   }
   redraw();
   return null;
+}
+
+/** Show a session as it is stored. @param {any} session */
+function show(session) {
+  const shown = toShown(session.messages);
+  addKnown(shown, known);
+  const { agent, branches } = session;
+  Object.assign(chat, { agent, branches, obstacle: obstacleOf(session, shown), messages: shown, isStored: shown.length > 0, error: null });
+  Object.assign(chat, { title: session.title ?? "", isLoading: false });
+  redraw();
+}
+
+onEvent((name, payload) => name === "sessions.changed" && catchUp(payload.sessionKey));
+
+/** Show what another tab or program has added to the end of the conversation, if nothing goes on here. @param {string} key */
+async function catchUp(key) {
+  const { id, messages } = chat;
+  const isIdle = () => chat.id === id && chat.key === key && chat.messages === messages && !(chat.run || chat.isLoading || chat.failed);
+  await concluded;
+  if (!may("read") || !isIdle()) return;
+  const session = await loadSession(key).catch(() => null);
+  if (session && isIdle() && goesOn(messages, toShown(session.messages))) show(session);
 }
 
 /** Say why a conversation cannot be sent as a whole, if so. @param {any} session @param {Shown[]} shown */

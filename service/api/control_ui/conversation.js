@@ -27,6 +27,10 @@ export function toShown(stored) {
   return shown;
 }
 
+/** Return true if `stored` begins with all that is `shown`, and has more. @param {Shown[]} shown @param {Shown[]} stored */
+export const goesOn = (shown, stored) =>
+  stored.length > shown.length && shown.every(({ role, runId }, place) => stored[place].role === role && stored[place].runId === runId);
+
 /** Return true if a program has carried out functions of its own for stored messages. @param {any[]} stored */
 export function hasForeignCalls(stored) {
   const own = new Set(stored.flatMap(({ run_id: run, tool_calls: calls }) => calls.map(({ id }) => `${run} ${id}`)));

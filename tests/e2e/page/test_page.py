@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from support.api_keys import create_key, open_keys
@@ -59,6 +60,21 @@ def test_first_message_is_edited_and_asked_again_as_branches(stage: Stage) -> No
     page.wait("document.querySelector('.branches')?.innerText.includes('2/3')")
     ask(page, "due")
     assert answers(page) == ["one", "one | due"]
+
+
+def test_conversation_that_goes_on_elsewhere_is_shown_and_continued(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "one")
+    key = unquote(page.evaluate("location.hash.slice('#/chat/'.length)"))
+    said = [("user", "one"), ("assistant", "one"), ("user", "two")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    with stage.gateway.client() as client:
+        sent = client.post("/v1/chat/completions", json={"messages": messages}, headers={"x-openclaw-session-key": key})
+    assert sent.status_code == 200
+    page.wait("document.querySelectorAll('.answer').length == 2")
+    ask(page, "three")
+    assert answers(page) == ["one", "one | two", "one | two | three"]
+    assert not page.evaluate("document.querySelector('.branches')")
 
 
 def test_stopped_answer_keeps_what_was_said(stage: Stage) -> None:
