@@ -81,7 +81,8 @@ def _public_name(text: str) -> str:
     return text
 
 
-def _http_url(text: str) -> str:
+def to_http_url(text: str) -> str:
+    """Return an HTTP URL without slashes at its end. Raises `ValueError`."""
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -95,7 +96,7 @@ def _http_url(text: str) -> str:
 def _gateway_url(text: str) -> str:
     scheme, _, rest = text.partition("://")
     try:
-        _http_url(f"http://{rest}")
+        to_http_url(f"http://{rest}")
         usable = scheme in ("ws", "wss", "http", "https")
     except ValueError:
         usable = False
@@ -214,7 +215,7 @@ ModelReference = Annotated[str, AfterValidator(_model_reference)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 #: A value of the `model` field of requests.
 PublicName = Annotated[str, AfterValidator(_public_name)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(to_http_url)]
 GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
 Origin = Annotated[str, AfterValidator(_origin)]
 ExactOrigin = Annotated[str, AfterValidator(_exact_origin)]

@@ -53,15 +53,13 @@ def ask(found: str, first_models: Mapping[str, str], ollama_models: list[str], e
 
 
 def _to_url(text: str) -> str:
-    """Return a URL as the configuration takes it; asks again for what it refuses."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from service.config.types import HttpUrl
+    """Return a URL as the configuration takes it; what it refuses is asked for again."""
+    from service.config.types import to_http_url
 
     try:
-        return TypeAdapter(HttpUrl).validate_python(text.strip())
-    except ValidationError:
-        raise click.UsageError("It must be an http:// or https:// URL with a host.") from None
+        return to_http_url(text.strip())
+    except ValueError as error:
+        raise click.UsageError(f"It {error}.") from None
 
 
 def _ask_host(provider: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
