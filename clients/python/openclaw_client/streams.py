@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -92,7 +93,7 @@ def aresponse_events(
     return _aread(client, _ResponseStream(body, headers))
 
 
-class _Stream(Generic[Event]):
+class _Stream(ABC, Generic[Event]):
     """A stream across its connections: what to request, and what the lines of the answer say."""
 
     def __init__(self) -> None:
@@ -101,9 +102,9 @@ class _Stream(Generic[Event]):
         self.failures = 0
         self._lines: dict[str, str] = {}
 
+    @abstractmethod
     def request(self) -> dict[str, Any]:
         """Return the arguments of `httpx.Client.stream`."""
-        raise NotImplementedError
 
     def opened(self, response: httpx.Response) -> None:
         """Read the head of an answer; raises `GatewayError` for an error."""
@@ -127,9 +128,9 @@ class _Stream(Generic[Event]):
         self.failures = 0
         return self.decode(json.loads(data), fields)
 
+    @abstractmethod
     def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> Event:
         """Return an event, and remember where it was."""
-        raise NotImplementedError
 
     def failed(self, error: httpx.TransportError | None) -> float:
         """Return how long to wait before the next connection; raises if there may be none."""
