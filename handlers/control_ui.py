@@ -1,5 +1,7 @@
 """`/`: the page for people. It acts with the token or API key that is entered there, and has no rights of its own."""
 
+from flask import request
+
 from service.api.control_ui import load_file
 from service.api.http.responses import Response
 
@@ -13,11 +15,23 @@ _POLICY = (
 
 def get_control_ui() -> Response:
     """Return the page."""
-    headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", _POLICY)]
-    return Response("200 OK", headers, load_file("index.html"))
+    return _file_response("index.html", "text/html", ("Content-Security-Policy", _POLICY))
 
 
 def get_control_ui_asset(asset: str) -> Response:
     """Return a file of the page; the contract lists their names."""
-    kind = "text/css" if asset.endswith(".css") else "text/javascript"
-    return Response("200 OK", [("Content-Type", f"{kind}; charset=utf-8")], load_file(asset))
+    return _file_response(asset, "text/css" if asset.endswith(".css") else "text/javascript")
+
+
+def get_control_ui_library(library: str) -> Response:
+    """Return a library of the page; the contract lists their names."""
+    return _file_response(f"vendor/{library}", "text/javascript")
+
+
+def _file_response(path: str, kind: str, *headers: tuple[str, str]) -> Response:
+    """Return a file, or 304 if the browser has it: it asks each time, so that an upgraded gateway has one page."""
+    content, etag = load_file(path)
+    headers = (("Cache-Control", "no-cache"), ("ETag", etag), *headers)
+    if request.if_none_match.contains_weak(etag.strip('"')):
+        return Response("304 Not Modified", [*headers], b"")
+    return Response("200 OK", [("Content-Type", f"{kind}; charset=utf-8"), *headers], content)

@@ -54,6 +54,7 @@ GENERATED = ("examples", "fuzzing")
 DOCS_ASSET = "GET /docs/{asset}"
 ERROR_PAGE = "GET /docs/errors/{code}"
 PAGE_ASSET = "GET /ui/{asset}"
+PAGE_LIBRARY = "GET /ui/vendor/{library}"
 
 _LISTS = ("models", "sessions", "runs", "usage", "approvals", "tools")
 
@@ -82,6 +83,8 @@ REJECTIONS = {
     DOCS_ASSET: ["400", "404"],
     PAGE_ASSET: ["400", "404"],
     f"HEAD {PAGE_ASSET.partition(' ')[2]}": ["400", "404"],
+    PAGE_LIBRARY: ["400", "404"],
+    f"HEAD {PAGE_LIBRARY.partition(' ')[2]}": ["400", "404"],
     ERROR_PAGE: ["400", "404"],
     f"HEAD {ERROR_PAGE.partition(' ')[2]}": ["400", "404"],
     f"HEAD {DOCS_ASSET.partition(' ')[2]}": ["400", "404"],

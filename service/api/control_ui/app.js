@@ -7,7 +7,7 @@ import { begin, chat } from "./chat.js";
 import { chatPanel } from "./chat_view.js";
 import { drawWith, redraw } from "./draw.js";
 import { gatewayPanel } from "./gateway_view.js";
-import { html, nothing, render } from "./lit-html.js";
+import { html, nothing, render } from "./vendor/lit-html.js";
 import { icon } from "./parts.js";
 import { clearRecent, recentView } from "./recent.js";
 import { runsPanel } from "./runs_view.js";

@@ -4,7 +4,7 @@
 import { getJson, postJson } from "./api.js";
 import { redraw } from "./draw.js";
 import { ago, pretty, time } from "./format.js";
-import { html, nothing } from "./lit-html.js";
+import { html, nothing } from "./vendor/lit-html.js";
 import { errorNote, Loaded } from "./parts.js";
 import { may, onEvent } from "./socket.js";
 

@@ -5,7 +5,7 @@ import { approvalsOf } from "./approvals_view.js";
 import { begin, chat, edit, forget, loadAgents, open, regenerate, retry, send, stop } from "./chat.js";
 import { redraw } from "./draw.js";
 import { compact, duration, pretty, shorten } from "./format.js";
-import { html, nothing, render } from "./lit-html.js";
+import { html, nothing, render } from "./vendor/lit-html.js";
 import { markdown } from "./markdown.js";
 import { copy, errorNote, icon, iconButton } from "./parts.js";
 import { toDataUris } from "./pictures.js";

@@ -3,7 +3,7 @@
 
 import { ApiError, getJson } from "./api.js";
 import { count, duration, time } from "./format.js";
-import { html, nothing } from "./lit-html.js";
+import { html, nothing } from "./vendor/lit-html.js";
 import { errorNote, Loaded } from "./parts.js";
 import { live, may, onEvent, request } from "./socket.js";
 

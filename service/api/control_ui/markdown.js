@@ -4,8 +4,8 @@
  * pass. While an answer is streamed, only its last blocks are parsed again.
  */
 
-import { getDefaults, Lexer, Parser, Renderer } from "./marked.esm.js";
-import "./purify.min.js";
+import { getDefaults, Lexer, Parser, Renderer } from "./vendor/marked.esm.js";
+import "./vendor/purify.min.js";
 
 const TAGS = [
   ..."a b blockquote br code del details em h1 h2 h3 h4 h5 h6 hr i img kbd li mark ol p pre s span strong sub summary sup".split(" "),

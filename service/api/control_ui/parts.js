@@ -3,7 +3,7 @@
 
 import { ApiError } from "./api.js";
 import { redraw } from "./draw.js";
-import { html, nothing, svg } from "./lit-html.js";
+import { html, nothing, svg } from "./vendor/lit-html.js";
 
 const PATHS = {
   chat: "M21 12a8 8 0 0 1-8 8H4l2-3a8 8 0 1 1 15-5Z",

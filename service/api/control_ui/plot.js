@@ -2,7 +2,7 @@
 /** Bars: upright ones for days, lying ones for names. */
 
 import { compact } from "./format.js";
-import { html, svg } from "./lit-html.js";
+import { html, svg } from "./vendor/lit-html.js";
 
 const WIDTH = 720;
 const HEIGHT = 180;

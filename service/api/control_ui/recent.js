@@ -3,7 +3,7 @@
 
 import { getJson } from "./api.js";
 import { chat } from "./chat.js";
-import { html, nothing } from "./lit-html.js";
+import { html, nothing } from "./vendor/lit-html.js";
 import { Loaded } from "./parts.js";
 import { may, onEvent, request } from "./socket.js";
 

@@ -5,7 +5,7 @@ import { ApiError, call, getJson, postJson, readEvents } from "./api.js";
 import { approvalsOf } from "./approvals_view.js";
 import { redraw } from "./draw.js";
 import { ago, count, duration, money, pretty, time } from "./format.js";
-import { html, nothing } from "./lit-html.js";
+import { html, nothing } from "./vendor/lit-html.js";
 import { errorNote, Loaded } from "./parts.js";
 import { may, onEvent } from "./socket.js";
 

@@ -6,7 +6,7 @@ import { begin, chat } from "./chat.js";
 import { toMarkdown, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { ago, count, time } from "./format.js";
-import { html, nothing } from "./lit-html.js";
+import { html, nothing } from "./vendor/lit-html.js";
 import { choose, download, errorNote, iconButton, Loaded } from "./parts.js";
 import { loadSession } from "./sessions_api.js";
 import { may } from "./socket.js";

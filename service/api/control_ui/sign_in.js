@@ -3,7 +3,7 @@
 
 import { ApiError, getJson, keepSecret } from "./api.js";
 import { redraw } from "./draw.js";
-import { html, nothing } from "./lit-html.js";
+import { html, nothing } from "./vendor/lit-html.js";
 import { errorNote } from "./parts.js";
 
 export const signIn = {

@@ -3,7 +3,7 @@
 
 import { getJson } from "./api.js";
 import { compact, count, money } from "./format.js";
-import { html, nothing } from "./lit-html.js";
+import { html, nothing } from "./vendor/lit-html.js";
 import { Loaded } from "./parts.js";
 import { lyingBars, uprightBars } from "./plot.js";
 

@@ -76,7 +76,7 @@ def test_the_contract_is_inside_once_and_unchanged(wheel: zipfile.ZipFile) -> No
 def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile, dist_info: str) -> None:
     modules = {path.relative_to(CHECKOUT).as_posix() for name in PACKAGES for path in (CHECKOUT / name).rglob("*.py")}
     packed = {name for name in wheel.namelist() if not name.startswith(f"{dist_info}/")}
-    page = {path.relative_to(CHECKOUT).as_posix() for path in PAGE.iterdir() if path.is_file()}
+    page = {path.relative_to(CHECKOUT).as_posix() for path in PAGE.rglob("*") if path.suffix not in (".py", ".pyc", "")}
     assert packed == modules | page | {"service/openapi.yaml", "service/openapi.json", "service/_version.py"}
 
 
@@ -115,7 +115,7 @@ def test_the_licence_comes_with_its_text(
     wheel: zipfile.ZipFile, distribution: PathDistribution, dist_info: str
 ) -> None:
     assert distribution.metadata["License-Expression"] == "MIT AND BSD-3-Clause AND Apache-2.0"
-    libraries = [path.relative_to(CHECKOUT).as_posix() for path in sorted(PAGE.glob("LICENSE.*"))]
+    libraries = [path.relative_to(CHECKOUT).as_posix() for path in sorted(PAGE.glob("vendor/LICENSE.*"))]
     assert len(libraries) == 3
     assert distribution.metadata.get_all("License-File") == ["LICENSE", *libraries]
     for name in ("LICENSE", *libraries):

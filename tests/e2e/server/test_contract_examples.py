@@ -155,6 +155,7 @@ def answers(http: httpx.Client) -> dict[tuple[str, str], httpx.Response]:
     for path, names in (("/docs/{asset}", ("swagger-ui.css", "start.js")), ("/ui/{asset}", ("style.css", "app.js"))):
         for name in names:
             ask(f"GET {path}", asset=name)
+    ask("GET /ui/vendor/{library}", library="lit-html.js")
     ask("GET /v1/models/{model}", model="openclaw")
     ask("GET /docs/errors/{code}", code="invalid_value")
     return found
