@@ -15,10 +15,10 @@ import venv
 import zipfile
 from pathlib import Path
 
+from sbom import write_sbom
 from version import ROOT, read_version
 
 DIST = ROOT / "dist"
-SBOM = "openclaw-gateway.cdx.json"
 
 
 def run(*command: str | Path) -> str:
@@ -86,8 +86,7 @@ def main() -> None:
     [sdist], [wheel] = DIST.glob("*.tar.gz"), DIST.glob("*.whl")
     check_sdist(sdist)
     run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel)
-    sbom = ("--pyproject", "pyproject.toml", "--output-reproducible", "--of", "JSON", "--output-file", DIST / SBOM)
-    run("cyclonedx-py", "requirements", *sbom, "constraints.txt")
+    write_sbom(version)
     check_wheel(wheel, version)
     (DIST / "CHANGES.md").write_text(changes, encoding="utf-8")
     files = sorted(path for path in DIST.iterdir() if path.name != "SHA256SUMS")
