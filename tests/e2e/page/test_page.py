@@ -151,7 +151,8 @@ def test_hostile_answer_tool_and_title_do_nothing(stage: Stage) -> None:
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert page.evaluate("document.querySelectorAll('main :is(img, script, iframe, style, form)').length") == 0
     assert page.evaluate("document.title") == "Runs · OpenClaw Gateway"
-    assert all("inline style" in problem for problem in page.problems)  # of the markup, while it was taken apart
+    inert = re.compile("inline (style|event handler)")  # of the markup, while it was taken apart
+    assert all(map(inert.search, page.problems))
     page.problems.clear()
     assert (
         page.evaluate("performance.getEntriesByType('resource').filter(({name}) => name.includes('evil')).length") == 0
