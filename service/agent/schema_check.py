@@ -13,23 +13,26 @@ import resource
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema_rs
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 #: CPU time of a check.
 CHECK_SECONDS = 2
 
 _MAX_MEMORY_BYTES = 512 * 1024 * 1024
 _MAX_CHARACTERS = 300
-_PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1 << 20, dfa_size_limit=1 << 20)
 
 
 def compile_schema(schema: Any) -> jsonschema_rs.Validator:
     """Compile a schema, which may refer to itself only; formats are checked. Raises `ValueError` for an invalid one."""
+    import jsonschema_rs  # noqa: PLC0415 - ten megabytes that few runs need
+
+    options = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1 << 20, dfa_size_limit=1 << 20)
     try:
         return jsonschema_rs.validator_for(
-            schema, validate_formats=True, retriever=_refuse_reference, pattern_options=_PATTERN_OPTIONS
+            schema, validate_formats=True, retriever=_refuse_reference, pattern_options=options
         )
     except (ValueError, TypeError, jsonschema_rs.ReferencingError) as error:
         raise ValueError(_cut(str(error).partition("\n")[0])) from None

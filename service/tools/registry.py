@@ -37,10 +37,7 @@ class ToolRegistry:
             agent.id: self._allowed(agent, [t for t in built_in if agent.workspace or not t.access.needs_workspace])
             for agent in roster.agents
         }
-        self._fixed = {
-            agent.id: Toolbox(self._built_in[agent.id], approvals=self._approvals(agent, self._built_in[agent.id]))
-            for agent in roster.agents
-        }
+        self._fixed: dict[str, Toolbox] = {}  # made on first use
         self._omitted: dict[str, set[str]] = {}
         self._reported: set[str] = set()
         self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
@@ -57,7 +54,7 @@ class ToolRegistry:
         room = max(0, MAX_TOOLS - len(caller_functions))
         limited = bool(self._global.by_provider or self._policy(agent).by_provider)
         if not servers and len(built_in) <= room and not limited:
-            return self._fixed[agent.id].without(replaced)
+            return self._toolbox_without_servers(agent).without(replaced)
         taken = {tool.name for tool in built_in}
         remote = [tool for tool in self._allowed(agent, self._mcp.list_tools(servers)) if tool.name not in taken]
         tools = self._allowed(agent, (*built_in, *remote), models) if limited else (*built_in, *remote)
@@ -65,6 +62,12 @@ class ToolRegistry:
         self._log_omitted(agent, tuple(tool.name for tool in extra))
         offered = [tool for tool in tools if tool not in extra]
         return Toolbox(offered, reported=self._reported, approvals=self._approvals(agent, offered)).without(replaced)
+
+    def _toolbox_without_servers(self, agent: Agent) -> Toolbox:
+        if agent.id not in self._fixed:
+            built_in = self._built_in[agent.id]
+            self._fixed[agent.id] = Toolbox(built_in, approvals=self._approvals(agent, built_in))
+        return self._fixed[agent.id]
 
     def invocable(self, agent: Agent, models: Collection[str]) -> Toolbox:
         """Return the tools that callers may call themselves: the agent's, without those of `gateway.tools.deny`."""

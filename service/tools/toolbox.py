@@ -10,12 +10,8 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from itertools import islice
 from time import monotonic
-from typing import Any
-
-import jsonschema_rs
-import orjson
+from typing import TYPE_CHECKING
 
 from service.core.concurrency import Deadline, deadline, run_concurrently
 from service.core.dataclass import record
@@ -25,17 +21,15 @@ from service.tools.approval import ApprovalDecider, ApprovalRequest, Verdict, re
 from service.tools.policy import Approval
 from service.tools.tool import Tool, ToolContext, ToolError
 
+if TYPE_CHECKING:
+    from service.tools.compiled_tool import CompiledTool
+
 logger = logging.getLogger("openclaw.tools")
 
 MAX_RESULT_CHARACTERS = 50_000
 #: Concurrent calls of one turn. Starting a process for a call blocks the event loop for milliseconds.
 MAX_CONCURRENT_CALLS = 4
 
-_PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
-_MAX_ERRORS = 5
-#: Arguments with more values are refused without a reason, which would take long to find.
-_MAX_EXPLAINED_VALUES = 2000
-_MAX_ERROR_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 80
 _MAX_LISTED_NAMES = 30
 _NO_VERDICT = Verdict(None)
@@ -84,24 +78,29 @@ class Toolbox:
         approvals: Mapping[str, Approval] | None = None,
     ) -> None:
         reported = set() if reported is None else reported
-        self._tools: dict[str, _CompiledTool] = {}
+        self._tools: dict[str, CompiledTool] = {}
         self._max_result_characters = max_result_characters
         self._approvals = approvals or {}
         for tool in tools:
-            if tool.name in self._tools:
-                raise ValueError(f"Duplicate tool name {tool.name}.")
-            try:
-                self._tools[tool.name] = _CompiledTool(tool)
-            except (ValueError, TypeError, jsonschema_rs.ReferencingError):
-                if tool.name not in reported:
-                    logger.warning("The tool %s is omitted: its parameters are not a usable JSON schema", tool.name)
-                reported.add(tool.name)
+            self._add(tool, reported)
         offered = (compiled.tool for compiled in self._tools.values())
         self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in offered)
 
     def __contains__(self, name: str) -> bool:
         """Return whether there is a tool `name`."""
         return name in self._tools
+
+    def _add(self, tool: Tool, reported: set[str]) -> None:
+        from service.tools.compiled_tool import CompiledTool  # noqa: PLC0415 - imports the compiler of schemas
+
+        if tool.name in self._tools:
+            raise ValueError(f"Duplicate tool name {tool.name}.")
+        try:
+            self._tools[tool.name] = CompiledTool(tool)
+        except ValueError:
+            if tool.name not in reported:
+                logger.warning("The tool %s is omitted: its parameters are not a usable JSON schema", tool.name)
+            reported.add(tool.name)
 
     def without(self, names: Collection[str]) -> Toolbox:
         """Return the toolbox without the tools called like one of `names`, itself if there are none."""
@@ -234,54 +233,6 @@ class Toolbox:
         return f"The closest of {len(names)} available tools: {', '.join(nearest)}."
 
 
-class _CompiledTool:
-    """A tool and the validator of its arguments."""
-
-    def __init__(self, tool: Tool) -> None:
-        self.tool = tool
-        orjson.dumps(tool.parameters, default=dict)  # an integer of more than 64 bits would fail every run
-        # MCP servers send schemas: fetch no reference and limit backtracking of patterns.
-        self._validator = jsonschema_rs.validator_for(
-            dict(tool.parameters), retriever=_refuse_reference, pattern_options=_PATTERN_OPTIONS
-        )
-
-    def parse_arguments(self, text: str) -> Mapping[str, Any]:
-        """Parse and validate the arguments. Raises `ToolError` with the errors found."""
-        name = self.tool.name
-        try:
-            arguments = orjson.loads(text) if text.strip() else {}
-        except orjson.JSONDecodeError as error:
-            raise ToolError(f"The arguments of {name} are not valid JSON: {error}. Write one JSON object.") from None
-        if not isinstance(arguments, dict):
-            raise ToolError(f"The arguments of {name} must be one JSON object.")
-        if not self._validator.is_valid(arguments):
-            raise ToolError(f"The arguments of {name} are invalid: {self._describe_errors(arguments)}.")
-        return arguments
-
-    def _describe_errors(self, arguments: Mapping[str, Any]) -> str:
-        # All errors are collected before the first is returned, and one of `anyOf` has those of every branch.
-        if _count_values(arguments, _MAX_EXPLAINED_VALUES) > _MAX_EXPLAINED_VALUES:
-            return f"they do not match its schema; with at most {_MAX_EXPLAINED_VALUES} values the error would be named"
-        errors = islice(self._validator.iter_errors(arguments), _MAX_ERRORS)
-        return "; ".join(map(self._error_text, errors))
-
-    def _error_text(self, error: jsonschema_rs.ValidationError) -> str:
-        path = ".".join(map(str, error.instance_path))
-        text = _truncate(f"{path}: {error.message}" if path else error.message)
-        names = self._property_names(error.schema_path) if error.schema_path[-1:] == ["additionalProperties"] else ()
-        return f"{text}; allowed: {_truncate(', '.join(names))}" if names else text
-
-    def _property_names(self, schema_path: Sequence[str | int]) -> Sequence[str]:
-        """Return the property names of the object schema at the violated rule, if it lists any."""
-        schema: Any = self.tool.parameters
-        try:
-            for step in schema_path[:-1]:
-                schema = schema[step]
-            return tuple(schema["properties"])
-        except (LookupError, TypeError):
-            return ()
-
-
 def cut_text(text: str, limit: int) -> str:
     """Truncate `text` to about `limit` characters: its beginning, its end and a note on the omitted part."""
     if len(text) <= limit:
@@ -290,25 +241,6 @@ def cut_text(text: str, limit: int) -> str:
     tail = limit - head
     missing = len(text) - limit
     return f"{text[:head]}\n[... {missing} of {len(text)} characters omitted ...]\n{text[len(text) - tail :]}"
-
-
-def _count_values(value: Any, limit: int) -> int:
-    """Return the number of values in `value`; stops above `limit`."""
-    count, pending = 0, [value]
-    while pending and count <= limit:
-        one = pending.pop()
-        count += 1
-        if isinstance(one, dict | list):
-            pending.extend(islice(one.values() if isinstance(one, dict) else one, limit))
-    return count
-
-
-def _refuse_reference(uri: str) -> Any:
-    raise ValueError(f"the schema refers to {uri}, which is outside the schema")
-
-
-def _truncate(text: str) -> str:
-    return text if len(text) <= _MAX_ERROR_CHARACTERS else f"{text[:_MAX_ERROR_CHARACTERS]}..."
 
 
 def _short(name: str) -> str:

@@ -21,10 +21,10 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from service.api.client_address import check_host, check_origin
 from service.api.http.body_limits import check_value_count
 from service.api.http.connexion_app import BODY_KEY, PRINCIPAL_KEY, Api, Application, current_request, environ_key
+from service.api.http.deferred_schema import DeferredSchema
 from service.api.http.path_suggestions import explain_path, suggest_path
 from service.api.http.published_contract import PublishedContract
 from service.api.http.responses import Response, error_response
-from service.api.http.schema_validation import CompiledSchema
 from service.api.settings import SettingsSlot
 from service.core.byte_budget import HOLD_KEY, ByteBudget, Hold
 from service.core.concurrency import pause
@@ -192,7 +192,7 @@ class _BodyValidator:
 
     def __init__(self, document: Mapping[str, Any], schema: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         del args, kwargs
-        self._schema = CompiledSchema(schema, document)
+        self._schema = DeferredSchema(schema, document)
 
     def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @functools.wraps(function)
@@ -201,7 +201,7 @@ class _BodyValidator:
             is_large = len(request.body) > LARGE_BODY_BYTES
             if is_large:
                 pause()
-            self._schema.check(value)
+            self._schema.compiled.check(value)
             if is_large:
                 pause()
             return function(request)
@@ -216,7 +216,7 @@ class _ParameterValidator:
         self, document: Mapping[str, Any], parameters: list[dict[str, Any]], *args: Any, **kwargs: Any
     ) -> None:
         del args, kwargs
-        compiled = [(one["in"], one["name"], CompiledSchema(one["schema"], document)) for one in parameters]
+        compiled = [(one["in"], one["name"], DeferredSchema(one["schema"], document)) for one in parameters]
         self._headers = [(environ_key(name), name, schema) for where, name, schema in compiled if where == "header"]
         self._path = [(name, schema) for where, name, schema in compiled if where == "path"]
         declared = {one["name"]: one["schema"] for one in parameters}
@@ -227,12 +227,12 @@ class _ParameterValidator:
         @functools.wraps(function)
         def checked(request: Any) -> Any:
             for name, schema in self._path:
-                if not schema.is_valid(request.path_params[name]):
+                if not schema.compiled.is_valid(request.path_params[name]):
                     raise _not_found()
             for key, name, schema in self._headers:
                 value = request.headers.get(key)
                 if value is not None:
-                    schema.check(value, name)
+                    schema.compiled.check(value, name)
             if self._query:
                 self._read_query(request)
             return function(request)
@@ -250,7 +250,7 @@ class _ParameterValidator:
                 raise GatewayError("invalid_value", text, param=name)
             if values:
                 request.query[name] = _to_json_value(values[0], declared.get("type"))
-                schema.check(request.query[name], name)
+                schema.compiled.check(request.query[name], name)
             elif "default" in declared:
                 request.query[name] = declared["default"]
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from service.api.http.schema_validation import CompiledSchema
+from service.api.http.deferred_schema import DeferredSchema
 from service.api.websocket.agent_request import in_protocol_terms
 from service.api.websocket.broadcaster import Broadcaster
 from service.api.websocket.client import ConnectedClient
@@ -99,7 +99,7 @@ class Method:
         self.scope = scope
         self.function = function
         checked: dict[str, Any] = {"type": "object", "properties": dict(properties or {}), "required": list(required)}
-        self._schema = CompiledSchema(checked, _NO_COMPONENTS)
+        self._schema = DeferredSchema(checked, _NO_COMPONENTS)
         fields = {**checked["properties"], **{field: {} for field in ignored}}
         #: What a client may send; unknown parameters are refused.
         self.schema: Mapping[str, Any] = checked | {"properties": fields, "additionalProperties": False}
@@ -116,7 +116,7 @@ class Method:
             text = f"The method {self.name} needs the scope {self.scope}. Ask for it in `scopes` when connecting."
             details = {"missingScope": self.scope, "requiredScopes": [self.scope]}
             raise GatewayError("missing_scope", text, details=details)
-        self._schema.check(params, subject="The parameters")
+        self._schema.compiled.check(params, subject="The parameters")
         unknown = next((name for name in params if name not in self._known), None)
         if unknown is not None:
             text = f"The method {self.name} does not have the parameter `{unknown[:64]}` here. Leave it out."

@@ -9,7 +9,7 @@ import orjson
 
 from service import __version__
 from service.api.auth import KEY_PREFIX, Authenticator
-from service.api.http.schema_validation import CompiledSchema
+from service.api.http.deferred_schema import DeferredSchema
 from service.api.settings import SettingsSlot
 from service.api.websocket.client import ADMIN, APPROVALS, READ, SCOPES, WRITE, ConnectedClient, includes
 from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket
@@ -61,7 +61,7 @@ CONNECT_SCHEMA: dict[str, Any] = {
         "auth": {"type": "object", "properties": {"token": _SECRET, "password": _SECRET}},
     },
 }
-_CONNECT = CompiledSchema(CONNECT_SCHEMA, {"components": {"schemas": {}}})
+_CONNECT = DeferredSchema(CONNECT_SCHEMA, {"components": {"schemas": {}}})
 
 
 class RefusedError(Exception):
@@ -152,7 +152,7 @@ class Handshake:
 
     def _admit(self, request: Request, socket: WebSocket, address: str, user: Principal | None) -> ConnectedClient:
         params = request.params
-        _CONNECT.check(params, subject="The parameters of connect")
+        _CONNECT.compiled.check(params, subject="The parameters of connect")
         _check_protocol(params)
         if params.get("role", "operator") != "operator":
             raise GatewayError("invalid_value", 'Only the role "operator" is served here.', param="role")

@@ -15,6 +15,7 @@ import pytest
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, run_concurrently, sleep, spawn
 from service.core.messages import ApprovalDecision, Role, ToolApproval, ToolCall
 from service.tools.approval import MAX_ARGUMENT_CHARACTERS, ApprovalRequest, Verdict
+from service.tools.compiled_tool import CompiledTool
 from service.tools.policy import Approval
 from service.tools.tool import ToolContext, ToolError
 from service.tools.toolbox import (
@@ -23,7 +24,6 @@ from service.tools.toolbox import (
     CallEvent,
     CallStarted,
     Toolbox,
-    _CompiledTool,
     cut_text,
 )
 
@@ -425,7 +425,7 @@ def test_errors_of_many_arguments_are_not_explained() -> None:
     numbers = {"type": "array", "items": {"type": "integer"}}
     texts = {"type": "array", "items": {"type": "string"}}
     tool = StubTool("add", lambda _: "", {"type": "object", "properties": {"all": {"anyOf": [numbers, texts]}}})
-    compiled = _CompiledTool(tool)
+    compiled = CompiledTool(tool)
     assert compiled.parse_arguments(orjson.dumps({"all": [1] * 100_000}).decode())
     with pytest.raises(ToolError, match="with at most 2000 values the error would be named"):
         compiled.parse_arguments(orjson.dumps({"all": [1.5] * 100_000}).decode())
