@@ -18,7 +18,8 @@ import orjson
 
 from service.api.auth import Authenticator, LoginLimiter, NamedKeys, resolve_credentials
 from service.api.http.app import create_app
-from service.api.http.contract import load_contract
+from service.api.http.contract import load_contract, to_served_contract
+from service.api.http.published_contract import PublishedContract
 from service.api.settings import ApiSettings, SettingsSlot
 from service.config.loading import load_config
 from service.config.schema import Config
@@ -47,7 +48,9 @@ class Setup(NamedTuple):
 
     def create(self) -> Application:
         """Create an application with these arguments."""
-        application = create_app(self.gateway, self.document, SettingsSlot(self.settings))
+        published = PublishedContract(lambda: self.document)
+        served = to_served_contract(self.document)
+        application = create_app(self.gateway, served, published, SettingsSlot(self.settings))
         application.extensions["metrics"] = self.application.extensions["metrics"]
         return application
 
@@ -343,7 +346,7 @@ def main() -> None:
     settings = ApiSettings.build(config, authenticator_of(config, gateway.storage.api_keys))
     document = load_contract()
     slot = SettingsSlot(settings)
-    application = create_app(gateway, document, slot)
+    application = create_app(gateway, to_served_contract(document), PublishedContract(lambda: document), slot)
     add_websocket_app(application, gateway, slot, dict)
     switch_metrics(application, gateway, is_on=True)
     try:

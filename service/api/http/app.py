@@ -53,11 +53,13 @@ _JSON = "application/json"
 _IGNORED_QUERY = ("include", "api-version")
 
 
-def create_app(gateway: Gateway, document: dict[str, Any], settings: SettingsSlot) -> flask.Flask:
-    """Create the application for the contract `document`; handlers find the Gateway in its `extensions`."""
+def create_app(
+    gateway: Gateway, document: dict[str, Any], published: PublishedContract, settings: SettingsSlot
+) -> flask.Flask:
+    """Create the application for `document`, a served contract; handlers find the Gateway in its `extensions`."""
     app = Application(_Admission(document, settings, gateway.budget), _LimitHeaders(document, gateway))
     app.extensions["gateway"] = gateway
-    app.extensions["contract"] = PublishedContract(document)
+    app.extensions["contract"] = published
     validators = {
         "body": functools.partial(_BodyValidator, document),
         "parameter": functools.partial(_ParameterValidator, document),

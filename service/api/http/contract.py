@@ -6,7 +6,7 @@ The contract is the only definition of requests and responses.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,59 @@ def _without_security(document: dict[str, Any]) -> dict[str, Any]:
         for operation in item.values():
             operation["responses"].pop("401", None)
     return open_document
+
+
+_PROSE = frozenset({"description", "summary", "example", "examples", "tags"})
+#: Keys whose value is an object with names of its own, which may be words of OpenAPI.
+_NAMED = frozenset({"properties", "x-unsupported-values"})
+
+
+def load_served_contract(*, authenticated: bool = True) -> dict[str, Any]:
+    """Load the part of the contract by which requests are served; the whole is several times as large."""
+    return to_served_contract(load_contract(authenticated=authenticated))
+
+
+def to_served_contract(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove prose, examples, callbacks and responses.
+
+    An operation keeps the media types of its responses, as one of them. `x-response-headers` are the names of all the
+    headers of responses.
+    """
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    responses = [response for operation in operations for response in _responses_of(operation, document)]
+    components = {key: value for key, value in document["components"].items() if key not in ("responses", "headers")}
+    paths = {
+        path: {method: _to_served_operation(operation, document) for method, operation in item.items()}
+        for path, item in document["paths"].items()
+    }
+    headers = sorted({name for response in responses for name in response.get("headers", ())})
+    served: dict[str, Any] = _without_prose({**document, "paths": paths, "components": components})
+    return {**served, "x-response-headers": headers}
+
+
+def _to_served_operation(operation: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in operation.items() if key != "callbacks"}
+    contents = (response.get("content", ()) for response in _responses_of(operation, document))
+    media_types = dict.fromkeys(name for content in contents for name in content)
+    return {**kept, "responses": {"default": {"content": {name: {} for name in media_types}}}}
+
+
+def _responses_of(operation: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    shared = document["components"]["responses"]
+    for response in operation["responses"].values():
+        yield shared[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+
+
+def _without_prose(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_prose(value) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    return {
+        key: {name: _without_prose(part) for name, part in value.items()} if key in _NAMED else _without_prose(value)
+        for key, value in node.items()
+        if key not in _PROSE
+    }
 
 
 def to_json_schema(schema: Any, document: Mapping[str, Any]) -> dict[str, Any]:

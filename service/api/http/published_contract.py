@@ -29,20 +29,20 @@ _STREAM_REQUEST = {
 
 
 class PublishedContract:
-    """The documents made from one contract, each encoded on first use."""
+    """The documents made from the contract that `load` returns, which is called when one is first asked for."""
 
-    def __init__(self, contract: Mapping[str, Any]) -> None:
-        self._contract = contract
+    def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
+        self._load = load
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The contract's own version."""
-        return str(self._contract["info"]["version"])
+        return str(self._load()["info"]["version"])
 
     @cached_property
     def openapi_3_0(self) -> bytes:
         """OpenAPI 3.0 as JSON."""
-        return orjson.dumps(to_openapi_3_0(self._contract))
+        return orjson.dumps(to_openapi_3_0(self._load()))
 
     @cached_property
     def openapi_3_0_yaml(self) -> bytes:
@@ -53,12 +53,12 @@ class PublishedContract:
     @cached_property
     def openapi_3_1(self) -> bytes:
         """OpenAPI 3.1 as JSON."""
-        return orjson.dumps(to_openapi_3_1(self._contract))
+        return orjson.dumps(to_openapi_3_1(self._load()))
 
     @cached_property
     def openapi_3_2(self) -> bytes:
         """OpenAPI 3.2 as JSON."""
-        return orjson.dumps(to_openapi_3_2(self._contract))
+        return orjson.dumps(to_openapi_3_2(self._load()))
 
 
 def to_openapi_3_0(contract: Mapping[str, Any]) -> dict[str, Any]:
