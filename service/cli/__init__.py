@@ -1,7 +1,7 @@
 """The command line: one module per group of commands, which only translate.
 
-All modules are imported whenever any command runs, so heavy imports are inside the commands. A command that runs agents
-patches the standard library before them.
+A command imports its own module; help and completion import all of them, so heavy imports are inside the commands. A
+command that runs agents patches the standard library before them.
 """
 
 from __future__ import annotations
@@ -9,34 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
 import click
 
 from service import __version__
-from service.cli.agent import agent
-from service.cli.agents import agents
-from service.cli.approvals import approvals
-from service.cli.backup import backup, restore
-from service.cli.chat import chat
-from service.cli.completion import completion
-from service.cli.config import config
-from service.cli.doctor import doctor
-from service.cli.gateway import gateway
-from service.cli.health import health, status
-from service.cli.keys import keys
-from service.cli.logs import logs
-from service.cli.mcp import mcp
-from service.cli.mock import mock
-from service.cli.models import models
-from service.cli.runs import runs
-from service.cli.sessions import sessions
-from service.cli.setup import setup
 from service.cli.shared.common import CommandGroup, dev_option, profile_option
 from service.cli.shared.examples import add_examples
-from service.cli.usage import usage
 
 INTERRUPTED = 130  # the shell's status for SIGINT
 
@@ -45,8 +27,41 @@ INTERRUPTED = 130  # the shell's status for SIGINT
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
 
 
+_COMMANDS = (
+    *("agent", "agents", "approvals", "backup", "chat", "completion", "config", "doctor", "gateway", "health", "keys"),
+    *("logs", "mcp", "mock", "models", "restore", "runs", "sessions", "setup", "status", "usage"),
+)
+#: The modules of commands that share one; the others are called like their command.
+_SHARED_MODULES = {"restore": "backup", "status": "health"}
+
+
 class _Commands(CommandGroup):
-    """The root group; Ctrl-C exits with status 130."""
+    """The root group, which imports a command when it is needed; Ctrl-C exits with status 130."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, `None` if there is none of this name."""
+        if cmd_name not in _COMMANDS:
+            self.load_all()  # an error suggests a similar name
+        elif cmd_name not in self.commands:
+            self._load(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def load_all(self) -> Mapping[str, click.Command]:
+        """Import all commands, and return them by name."""
+        for name in _COMMANDS:
+            if name not in self.commands:
+                self._load(name)
+        return self.commands
+
+    def _load(self, name: str) -> None:
+        command: click.Command = getattr(import_module(f"service.cli.{_SHARED_MODULES.get(name, name)}"), name)
+        add_examples(command, name)
+        self.add_command(command)
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         """Parse the arguments, and print the help or the version if they ask for it.
@@ -99,10 +114,4 @@ def openclaw(**_options: object) -> None:
     """Agents behind an OpenAI-compatible endpoint."""
 
 
-_COMMANDS = (
-    *(gateway, agent, agents, approvals, backup, chat, completion, config, doctor, health, keys, logs, mcp, mock),
-    *(models, restore, runs, sessions, setup, status, usage),
-)
-for _command in _COMMANDS:
-    openclaw.add_command(_command)
 add_examples(openclaw)

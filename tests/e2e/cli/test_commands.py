@@ -267,6 +267,7 @@ def all_commands(command: click.Command = openclaw, words: str = "") -> Iterator
 def test_every_command_has_help_with_examples_that_it_takes(tmp_path: Path) -> None:
     for name in ("sessions.jsonl", "2f1c.jsonl"):  # which examples read
         (tmp_path / name).touch()
+    openclaw.load_all()
     commands = dict(all_commands())
     assert commands.keys() == EXAMPLES.keys()
     for words, command in commands.items():

@@ -91,7 +91,7 @@ def states_of(ready: Any) -> dict[str, str]:
     return {one["name"]: one["state"] for one in ready["details"]["mcp_servers"]}
 
 
-@pytest.mark.parametrize("group", [name for name in [*openclaw.commands, ""] if name != "completion"])
+@pytest.mark.parametrize("group", [name for name in [*openclaw.load_all(), ""] if name != "completion"])
 def test_help_cuts_no_summary(group: str) -> None:
     shown = CliRunner().invoke(openclaw, [*filter(None, [group]), "--help"], terminal_width=80)
     assert shown.exit_code == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import click
 import pytest
@@ -62,15 +62,15 @@ def test_websocket_method_is_listed_with_its_scope(method: str) -> None:
     assert scope.removeprefix("operator.") in row_with(page("websocket.md"), method).split("|")[2]
 
 
-def commands_of(group: click.Group, path: str) -> Iterator[tuple[str, str]]:
-    for name, command in group.commands.items():
+def commands_of(commands: Mapping[str, click.Command], path: str) -> Iterator[tuple[str, str]]:
+    for name, command in commands.items():
         if isinstance(command, click.Group):
-            yield from commands_of(command, f"{path} {name}")
+            yield from commands_of(command.commands, f"{path} {name}")
         else:
             yield path, name
 
 
-@pytest.mark.parametrize(("path", "name"), sorted(commands_of(openclaw, "openclaw")))
+@pytest.mark.parametrize(("path", "name"), sorted(commands_of(openclaw.load_all(), "openclaw")))
 def test_command_is_listed(path: str, name: str) -> None:
     rows = [line for line in page("command-line.md").splitlines() if line.startswith(f"| `{path} ")]
     assert any(re.search(rf"[` ]{name}[` ]", row) for row in rows), rows
