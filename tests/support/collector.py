@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from support.polling import until
+from support.post_server import taking_posts
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,16 @@ class Collector:
         until(lambda: bool(found()))
         return self.of(found()[0].trace_id, count)
 
-    def take(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Read one message."""
+    def take(self, path: str, headers: Mapping[str, str], body: bytes) -> int:
+        """Read one message, unless it is refused, and return the status."""
+        self.speaks.wait()
+        if self.status == 200:
+            self._read(path, headers, body)
+        return self.status
+
+    def _read(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
         self.paths.add(path)
-        self.headers = {name.lower(): value for name, value in headers.items()}
+        self.headers = dict(headers)
         for group in ExportTraceServiceRequest.FromString(body).resource_spans:
             resource = _values(group.resource.attributes)
             for scope in group.scope_spans:
@@ -104,27 +110,8 @@ def collector() -> Iterator[Collector]:
     """Start a collector on the loopback interface."""
     made = Collector()
     made.speaks.set()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            made.speaks.wait()
-            if made.status == 200:
-                made.take(self.path, dict(self.headers.items()), body)
-            self.send_response(made.status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with taking_posts(made.take) as made.port:
         try:
             yield made
         finally:
             made.speaks.set()
-            server.shutdown()
-            thread.join()
