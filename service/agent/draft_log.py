@@ -78,7 +78,7 @@ class DraftLog:
             self._run.append(ToolCallWritten(call.index, call.id, call.name, text))
 
     def settle_calls(self, received: Sequence[ToolCall], asked: Sequence[ToolCall]) -> dict[str, str]:
-        """Return the ids under which the caller knows calls, by their own.
+        """Return the ids of calls that the caller has received, by their own.
 
         `received` are all calls of the answer, `asked` those of the caller's functions. Raises `GatewayError`
         (`provider_error`) if they are not what the caller has read.

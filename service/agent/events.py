@@ -35,7 +35,7 @@ class TextRetracted:
 
 @record
 class ReasoningDelta:
-    """The model thought `text` next. Only in runs whose reasoning somebody may want to see."""
+    """The model thought `text` next. Only in runs whose reasoning may be shown."""
 
     text: str
 

@@ -96,7 +96,7 @@ class _TooLongError(Exception):
 class AgentLoop:
     """The loop of one run: call `run` once; `draft` has its output, complete or not.
 
-    Without `drafts` nobody wants to see what the models write beside their text.
+    Without `drafts`, what the models write beside their text is dropped.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class AgentRequest:
     that `follows` a run continue after that run's, wherever these are in the session. `timeout_seconds` may shorten,
     not extend, the agent's limit. The output of a request that is not `streamed` is read only at its end, so that a
     failing model may be retried. `shows` are the kinds of events beside the text, `REASONING` and `TOOLS`, that the
-    caller wants to see. The agent uses its own tools at most `max_tool_calls` times. A request with a `call` of one of
+    caller asks for. The agent uses its own tools at most `max_tool_calls` times. A request with a `call` of one of
     the agent's tools asks no model; its session is only where the tool is used.
     """
 

@@ -156,7 +156,7 @@ class Run:
 
     @property
     def started_at_ms(self) -> int | None:
-        """When the run began, in ms since 1970."""
+        """Time of the run's beginning, in ms since 1970."""
         return None if self._running_since is None else self._to_ms(self._running_since)
 
     @property

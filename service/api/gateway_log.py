@@ -1,4 +1,4 @@
-"""The log as the configuration wants it, with a line for each run and each call of an agent's own tool."""
+"""The log in the configured form, with a line for each run and each call of an agent's own tool."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class ApiSettings:
     def find_user(self, environ: Mapping[str, Any], origins: Collection[str]) -> Principal | None:
         """Return the user whom a trusted proxy names, unless the request has an API key, which is checked instead.
 
-        Browsers send what the proxy knows them by on behalf of any page: foreign origins that are not among `origins`
+        Browsers send the credentials for the proxy on behalf of any page: foreign origins that are not among `origins`
         are refused. Raises the errors of `ProxyUsers.identify` and of `check_origin`.
         """
         if self.proxy_users is None:

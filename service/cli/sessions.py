@@ -221,7 +221,7 @@ def abort(locations: Locations, key: str, *, agent: str | None, as_json: bool) -
 
 
 def _full_key(connection: OperatorConnection, params: dict[str, Any]) -> str:
-    """Ask the gateway for the complete key: only it knows its default agent."""
+    """Ask the gateway for the complete key, which may have its default agent."""
     response = connection.wait_for(connection.send("chat.history", {**params, "limit": 1, "maxChars": 1}))
     return _short_key(response["sessionKey"])
 

@@ -27,8 +27,8 @@ _TITLES = {"key": "KEY", "user": "USER", "agent": "AGENT", "model": "MODEL", "da
 def usage(opened: Any, *, by: str, first: str | None, last: str | None, limit: int, as_json: bool) -> None:
     """Show tokens and cost of whole days (UTC), those of all gateways that share the database.
 
-    The cost is in US dollars, by the prices that models.providers.*.models[].cost had. "+ ?" is what some calls
-    have cost beside it that nobody knows.
+    The cost is in US dollars, by the prices that models.providers.*.models[].cost had. "+ ?" stands for
+    calls whose cost is unknown.
     """
     from service.api.usage_report import UsageReport, parse_period
     from service.core.errors import GatewayError

@@ -36,7 +36,7 @@ class TasksConfig(Section):
     """Model for side requests, as "provider/model". Unset: the agent's model."""
     markers: tuple[Marker, ...] = DEFAULT_MARKERS
     """Beginnings of their prompts: a request with a single message that begins with one is a side request, as is one
-    with the header `x-openclaw-task`. Case and white space do not count. The default knows Open WebUI and LibreChat."""
+    with the header `x-openclaw-task`. Case and white space do not count. By default Open WebUI's and LibreChat's."""
 
     @cached_property
     def beginnings(self) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ class Limiter:
         return found if tokens is None else found | to_headers(_TOKENS, tokens)
 
     def close(self) -> None:
-        """Tell the other gateways what is not used any more."""
+        """Return to the other gateways what is not used any more."""
         for shared in list(self._shared.values()):
             with suppress(StoreError):  # logged
                 shared.flush()

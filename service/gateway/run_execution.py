@@ -185,7 +185,7 @@ class RunExecutor:
         return end
 
     def _kept_events(self, run: Run) -> tuple[EventBatch, ...]:
-        """Return the events to store with the end of a run: those that somebody may want and its turn does not have."""
+        """Return the events to store with the end of a run: those that may be read and are not in its turn."""
         if run.id in self._recorders:
             return self._recorders[run.id].remaining()
         if not run.shows_reasoning:
@@ -207,7 +207,7 @@ class RunExecutor:
 
 
 def _draft_log(run: Run, request: AgentRequest) -> DraftLog | None:
-    """Return the log of the run's drafts, if its caller or the readers of its events may want to see them."""
+    """Return the log of the run's drafts, if its caller or readers of its events may ask for them."""
     reasoning = run.shows_reasoning or run.accepted.detached
     calls = request.streamed and request.offers_functions
     if not (reasoning or calls):

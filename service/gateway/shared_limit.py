@@ -43,7 +43,7 @@ _FRESH_SECONDS = 1.0
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A run that waits for its admission; without `tokens`, somebody who only wants to know the state."""
+    """A run that waits for its admission; without `tokens`, a reader of the state."""
 
     tokens: int | None
     decided: Event = field(default_factory=Event)
@@ -107,7 +107,7 @@ class SharedLimit:
         self._offset_ms = 0.0  # from the monotonic clock to the database's
         self._spare_requests = self._spare_tokens = self._spare_at_ms = 0
         self._spare_until = -math.inf
-        self._running = self._places = 0  # runs of this gateway; those that the database knows of
+        self._running = self._places = 0  # runs of this gateway; those in the database
         self._elsewhere = 0  # runs of other gateways
         self._idle_since = math.inf
         self._unused: list[tuple[int, int]] = []
@@ -180,7 +180,7 @@ class SharedLimit:
         self._settled_since = min(self._settled_since, monotonic())
 
     def flush(self) -> None:
-        """Tell the other gateways what is not used any more. Raises `StoreError`."""
+        """Return to the other gateways what is not used any more. Raises `StoreError`."""
         if self._due_at() < math.inf:
             self._ask(None)
 

@@ -37,7 +37,7 @@ class _Begin(Protocol):
 class Output:
     """Passes on the output of one attempt, and calls `begin` before it: its text cannot be withdrawn once it is out.
 
-    `texts` are the pieces of its text, `None` if nobody wants them, and `began_at` is the monotonic time of the first
+    `texts` are the pieces of its text, `None` if they are not kept, and `began_at` is the monotonic time of the first
     output. `begin` must not refer to the output: in a cycle the text of an aborted run would wait for the garbage
     collector.
     """

@@ -1,4 +1,4 @@
-"""Reasoning and calls of a model, passed on as they arrive to the receivers that want them."""
+"""Reasoning and calls of a model, passed on as they arrive to the receivers that ask for them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class HeldReasoning:
         self._pieces.clear()
 
     def pass_on(self, receiver: DraftReceiver | None) -> None:
-        """Pass on what was kept, if anybody wants it."""
+        """Pass on what was kept, if there is a receiver."""
         if receiver is not None and self._pieces:
             receiver.add_reasoning("".join(self._pieces))
 

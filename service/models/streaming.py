@@ -39,7 +39,7 @@ class AnswerReader(Protocol):
 
     #: Set at the end mark: nothing follows.
     is_over: bool
-    #: What it has found beside the text; `None` if nobody wants it.
+    #: What it has found beside the text; `None` if that is dropped.
     drafts: Drafts | None
 
     def read(self, payload: bytes) -> str:

@@ -98,7 +98,7 @@ class ThoughtFilter:
 
     Tags that the request mentions are left in the text. With `is_open` the answer may begin with thoughts without an
     opening tag: text is held back until their end. `found` is set once there were thoughts; `is_done` once all further
-    text is part of the answer. `drafts` gets the thoughts, if anybody wants them.
+    text is part of the answer. `drafts` gets the thoughts, unless they are dropped.
     """
 
     __slots__ = ("_end", "_mentions", "_pending", "drafts", "found", "is_done", "is_open")

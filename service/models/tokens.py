@@ -86,7 +86,7 @@ class TokenEstimator:
         return self._corrections.get(model, 1.0)
 
     def observe(self, request: ModelRequest, usage: Usage) -> None:
-        """Learn from an answered `request`. Short requests and providers without usage are ignored.
+        """Correct the estimates by an answered `request`. Short requests and providers without usage are ignored.
 
         In a short request the fixed overhead that providers add would distort the factor.
         """
@@ -95,7 +95,7 @@ class TokenEstimator:
             self._learn(request.model, usage.input_tokens / estimated)
 
     def observe_overflow(self, request: ModelRequest, limit_tokens: int) -> None:
-        """Learn that `request` has more than `limit_tokens`."""
+        """Record that `request` has more than `limit_tokens`."""
         at_least = limit_tokens / max(1, self._estimate(request))
         if at_least > self.correction(request.model):
             self._learn(request.model, at_least)

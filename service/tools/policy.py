@@ -176,7 +176,7 @@ class _KnownTools(NamedTuple):
 
 
 class _ToolList(NamedTuple):
-    """Names, patterns and groups, and what people know the list as."""
+    """Names, patterns and groups, and the list's name in messages."""
 
     label: str
     entries: tuple[str, ...]

@@ -33,7 +33,7 @@ def to_completion(
 ) -> dict[str, Any]:
     """Translate a finished run to a `ChatCompletion`; `model` is returned as the caller sent it.
 
-    `shows` are the kinds of events that the caller wants to see beside the text.
+    `shows` are the kinds of events that the caller asks for beside the text.
     """
     content = answer.text if answer.text or not answer.tool_calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
@@ -58,7 +58,7 @@ def to_completion(
 class ChunkStream(RunStream):
     """The chunks of a completion. Those of detached runs, which can be resumed, are numbered.
 
-    `shows` are the kinds of events that the caller wants to see beside the text.
+    `shows` are the kinds of events that the caller asks for beside the text.
     """
 
     def __init__(

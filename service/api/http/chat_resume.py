@@ -22,7 +22,7 @@ class ResumedChunks:
     """The body of a stream with the chunks behind number `after` of a run that `watch` shows from its first event on.
 
     It ends with the run, or without `[DONE]` if the gateway stops. `shows` are the kinds of events that the caller
-    wants to see beside the text.
+    asks for beside the text.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def parse_embedding_request(body: Mapping[str, Any], caller: Caller) -> Embeddin
 
 
 def to_embedding_list(found: Embeddings, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate embeddings to the contract's `EmbeddingList`, in the form that the request wants."""
+    """Translate embeddings to the contract's `EmbeddingList`, in the requested encoding."""
     encode = _to_base64 if body.get("encoding_format") == "base64" else _same
     return {
         "object": "list",

@@ -11,7 +11,7 @@ from service.core.errors import KINDS
 
 @record
 class Explanation:
-    """Why an error occurs, and what to do; in both, text between backticks is code."""
+    """The cause of an error, and its remedy; in both, text between backticks is code."""
 
     why: str
     remedy: str

@@ -22,7 +22,7 @@ from service.api.http.responses import FinalPiece
 #: Maximum silence of a stream once its run has begun; then a comment line is sent.
 QUIET_SECONDS = 15.0
 
-#: Events that are visible to every caller, and by their kind to those that want to see them.
+#: Events that are visible to every caller, and by their kind to those that ask for them.
 _VISIBLE_EVENTS = (TextDelta, ToolCallWritten, ToolCallRequested, RunEnded)
 _EVENTS_OF_KIND = {REASONING: (ReasoningDelta,), TOOLS: (ToolStarted, ToolEnded)}
 
@@ -34,7 +34,7 @@ class RunStream(ABC):
     """The events of a run as the bytes of an event stream.
 
     Iterated at once, it begins before the run's first output, after `begin` with that. After `quiet_seconds` without
-    events a comment line is sent. `shows` are the kinds of events that the caller wants to see beside the text.
+    events a comment line is sent. `shows` are the kinds of events that the caller asks for beside the text.
     """
 
     def __init__(self, run: Run, shows: Collection[str], quiet_seconds: float) -> None:

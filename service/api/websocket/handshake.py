@@ -182,7 +182,7 @@ class Handshake:
 
 
 def _granted(wanted: Sequence[str], principal: Principal) -> Sequence[str]:
-    """Return the scopes of a connection: those it wants, directly or in a wider one, as far as its key has them."""
+    """Return the scopes of a connection: those it asks for, directly or in a wider one, as far as its key has them."""
     if principal.key_id is None and principal.owner is None:
         return wanted
     permitted = {READ: Scope.READ, WRITE: Scope.WRITE, APPROVALS: Scope.ADMIN, ADMIN: Scope.ADMIN}

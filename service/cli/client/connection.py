@@ -128,7 +128,7 @@ def _handshake(connection: OperatorConnection, address: GatewayAddress) -> None:
         "role": "operator",
         "scopes": ["operator.write"],
     }
-    if address.secret:  # the gateway knows which of the two it uses
+    if address.secret:  # the gateway uses the one of its mode
         params["auth"] = {"token": address.secret, "password": address.secret}
     connection.receive()  # its challenge, used only by signing clients
     try:

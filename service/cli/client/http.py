@@ -59,7 +59,7 @@ def connect(url: str, timeout_seconds: float | None) -> Iterator[HTTPConnection]
 
 
 def request_headers(secret: str) -> dict[str, str]:
-    """Build the Authorization header, if there is a secret. http.client wants one character per byte."""
+    """Build the Authorization header, if there is a secret. http.client takes one character per byte."""
     return {"Authorization": f"Bearer {secret}".encode().decode("latin-1")} if secret else {}
 
 

@@ -216,7 +216,7 @@ def _to_output_config(sampling: Sampling, style: RequestStyle) -> dict[str, Any]
 
 def _to_tools(request: ModelRequest, style: RequestStyle, turns: Turns) -> dict[str, Any]:
     if not request.functions:
-        # The API wants tools declared wherever the conversation shows calls of them.
+        # The API requires that tools are declared wherever the conversation shows calls of them.
         tools = [{"name": name, "input_schema": _NO_PARAMETERS} for name in turns.called]
         return {"tools": tools, "tool_choice": {"type": "none"}} if tools else {}
     wire: dict[str, Any] = {"tools": [_to_tool(function, style) for function in request.functions]}

@@ -17,7 +17,7 @@ from service.models.tool_calls import check_calls, is_object, whole_arguments, w
 
 
 class PartialCall:
-    """A tool call whose pieces are still arriving; `extra` is what its provider wants back with it."""
+    """A tool call whose pieces are still arriving; `extra` is what has to be sent back with it."""
 
     __slots__ = ("extra", "id", "name", "pieces")
 

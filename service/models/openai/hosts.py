@@ -133,8 +133,8 @@ _HINTS = {
     "strict": re.compile(r"function\W{1,4}strict\b|['\"`]strict['\"`]"),
     "name": re.compile(r"messages\W{1,4}\d+\W{1,4}((user|system|developer|assistant|tool)\W{1,4})?name\b"),
 }
-# Claude wants one of them: "`temperature` and `top_p` cannot both be specified for this model."
-_WANTS_ONE = re.compile(
+# Claude accepts only one of them: "`temperature` and `top_p` cannot both be specified for this model."
+_ONE_OF_TWO = re.compile(
     r"(temperature\W.{0,20}\btop_p|top_p\W.{0,20}\btemperature)\b.{0,40}(both|only one|same time|together)"
     r"|both\W.{0,20}(temperature\W.{0,20}\btop_p|top_p\W.{0,20}\btemperature)\b",
     re.IGNORECASE,
@@ -194,7 +194,7 @@ class RequestStyle:
         return wanted if wanted != self or _CALLERS_OWN.search(message) else self._with_other_bound(message)
 
     def _without_refused(self, message: str, hints: Mapping[str, Any]) -> RequestStyle:
-        if _WANTS_ONE.search(message) and not self.samples_by_one and {"temperature", "top_p"} <= hints.keys():
+        if _ONE_OF_TWO.search(message) and not self.samples_by_one and {"temperature", "top_p"} <= hints.keys():
             return replace(self, samples_by_one=True)
         refused, is_lasting = refused_fields(message, _HINTS, hints)
         if refused and is_lasting:

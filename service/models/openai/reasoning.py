@@ -1,6 +1,6 @@
 """Assemble the reasoning that models of the OpenAI dialect send beside an answer.
 
-It is not shown, but some hosts want it back with the calls that it led to, under the field name they used:
+It is not shown, but some hosts require it with the calls that it led to, under the field name they used:
 `reasoning_content` (DeepSeek, Moonshot, vLLM), `reasoning` (Groq, vLLM), `reasoning_details` (OpenRouter, whose
 `reasoning` repeats it).
 """

@@ -66,13 +66,13 @@ class RequestWriter:
     def __init__(self, quirks: HostQuirks, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._quirks = quirks
         usual = RequestStyle(quirks.bound, asks_usage=quirks.asks_usage)
-        bounds = {model: wants.max_tokens_field for model, wants in models.items() if wants.max_tokens_field}
+        bounds = {model: one.max_tokens_field for model, one in models.items() if one.max_tokens_field}
         known = {model: replace(usual, bound=bound) for model, bound in bounds.items()}
         self.styles = StyleCache(usual, known, _adapt_to_error)
         self._call_ids = {
-            model: to_mistral_id if wants.requires_mistral_tool_ids else to_short_id
-            for model, wants in models.items()
-            if wants.requires_mistral_tool_ids is not None
+            model: to_mistral_id if one.requires_mistral_tool_ids else to_short_id
+            for model, one in models.items()
+            if one.requires_mistral_tool_ids is not None
         }
         self._histories: PrefixCache[tuple[CallIds, json_chunks.Chunks]] = PrefixCache(MAX_HISTORY_BYTES)
         self._functions: tuple[Function, ...] = ()

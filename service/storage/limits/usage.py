@@ -30,7 +30,7 @@ WINDOW_MS = 60_000
 #: At most this part of a limit is leased at once, so that what one gateway leaves unused is little for the others.
 _LEASED_PART = 100
 
-#: A refusal because of runs at once: nobody knows when one ends.
+#: A refusal because of runs at once: their ends cannot be foreseen.
 _RUNS_RETRY_MS = 1_000
 
 _PRUNE_BATCH = 500
@@ -86,7 +86,7 @@ class Exchanged:
 class Exchange(Operation[Exchanged]):
     """Give back and add what was used since the last time, and ask for more.
 
-    `asked` has the tokens of each run that wants to be admitted, `running` is the number of runs at gateway
+    `asked` has the tokens of each run that asks to be admitted, `running` is the number of runs at gateway
     `gateway_id` now. `spare_requests` and `spare_tokens` are wanted for a lease of `lease_ms`. `unused` are requests
     and `settled` tokens (more or, below 0, less) with the times that they were counted with. `clock` returns seconds;
     `None` is the database's own.

@@ -35,7 +35,7 @@ class RunPosition:
 
 @record
 class RunFilter:
-    """Which runs to list; `None` is no restriction."""
+    """The runs to list; `None` is no restriction."""
 
     agent_id: str | None = None
     session_key: str | None = None

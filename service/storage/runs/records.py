@@ -66,7 +66,7 @@ class Protocol(StrEnum):
 
 @record
 class Webhook:
-    """Where the end of a run is sent, and the secret that signs it."""
+    """The URL that the end of a run is sent to, and the secret that signs it."""
 
     url: str
     secret: str

@@ -15,7 +15,7 @@ PlacedMessage = tuple[str, dict[str, Any]]
 SHOWN = ".output"
 
 _NEEDLESS = ("reasoning", "mcp_call")  # the gateway has them
-_DETAILS = {"original": "high"}  # the highest that every provider knows
+_DETAILS = {"original": "high"}  # the highest that every provider accepts
 _SHOWN_BELOW = "(It is in the user's message below.)"
 
 

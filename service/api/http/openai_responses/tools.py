@@ -1,4 +1,4 @@
-"""The caller's tools: functions, and namespaces of functions, which models know by flat names."""
+"""The caller's tools: functions, and namespaces of functions, which have flat names for models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PlacedFunction:
 
 
 def flat_name(namespace: str | None, name: str) -> str:
-    """Return the name by which models know the function `name` of a namespace."""
+    """Return the name for models of the function `name` of a namespace."""
     if not namespace:
         return name
     flat = f"{namespace}{_SEPARATOR}{name}"
