@@ -40,7 +40,6 @@ class ResumedChunks:
         self._connection = connection
         self._calls: dict[str, ToolCall] = {}  # of the agent's own tools
         self._usage = Usage()
-        self._sent: set[str] = set()  # kinds of pieces that the client has
         self._is_over = False
 
     def __iter__(self) -> Iterator[bytes]:

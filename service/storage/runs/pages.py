@@ -52,11 +52,6 @@ class RunFilter:
         )
 
 
-def position_of(run: RunRecord) -> RunPosition:
-    """Return the place of `run` in the list."""
-    return RunPosition(run.accepted_at_ms, run.id)
-
-
 def list_runs(database: Database, which: RunFilter, after: RunPosition | None, limit: int) -> tuple[RunRecord, ...]:
     """Return at most `limit` stored runs, newest first, behind `after`. Raises `StoreError`."""
     statements = [_recorded(which, after, limit)]
