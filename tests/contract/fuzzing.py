@@ -113,7 +113,7 @@ class Plan:
     operations: Sequence[str] = ()
     streaming: bool = False
     failing: bool = False
-    accepted: Sequence[str] = ("200", "201", "202", "204")
+    accepted: Sequence[str] = ("200", "201", "202", "204", "304")
     rejections: Mapping[str, Sequence[str]] = field(default_factory=lambda: REJECTIONS)
     fault: str | None = None
 
