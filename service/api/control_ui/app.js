@@ -55,10 +55,9 @@ function leave(error) {
   keepSecret("");
   panel.close();
   disconnect();
+  for (const { clear } of PANELS) clear?.(error !== null);
   begin();
   chat.agents = [];
-  chat.agent = "";
-  for (const { clear } of PANELS) clear?.();
   clearRecent();
   signIn.error = error;
   showSignIn();

@@ -17,7 +17,7 @@ let refusal = null;
 let timer = 0;
 
 onEvent((name) => {
-  if (name.startsWith("exec.approval.") || name === "open") refreshApprovals();
+  if (name.startsWith("exec.approval.") || name === "open" || name === "unwatched") refreshApprovals();
 });
 
 export function refreshApprovals() {

@@ -38,6 +38,7 @@ export async function loadAgents() {
   const { data } = await getJson("/v1/models");
   const named = data.filter(({ id }) => id.startsWith("openclaw/") && id !== "openclaw/default");
   chat.agents = named.map(({ id, description }) => ({ id: id.slice("openclaw/".length), description }));
+  if (!chat.key && !chat.agents.some(({ id }) => id === chat.agent)) chat.agent = "";
   const usual = data.find(({ id }) => id === "openclaw")?.description;
   chat.agent ||= chat.agents.find(({ description }) => description === usual)?.id ?? chat.agents[0]?.id ?? "";
   redraw();
@@ -49,6 +50,12 @@ export function begin() {
   const empty = { key: "", title: "", messages: [], branches: [], isStored: false, obstacle: "", error: null, failed: null };
   Object.assign(chat, empty, { id: chat.id + 1, isLoading: false });
   redraw();
+}
+
+/** Return the message that is not stored yet: no run of the gateway has it, or its answer failed. @returns {Shown|null} */
+export function unsent() {
+  const last = chat.run && !chat.run.runId ? chat.messages.at(-2) : chat.failed?.at(-1);
+  return last?.role === "user" && last.index === null ? last : null;
 }
 
 /** Stop following the run of this conversation; it goes on. */

@@ -2,7 +2,7 @@
 /** The panel in which people talk to agents. */
 
 import { approvalsOf } from "./approvals_view.js";
-import { begin, chat, edit, forget, loadAgents, open, regenerate, retry, send, stop } from "./chat.js";
+import { begin, chat, edit, forget, loadAgents, open, regenerate, retry, send, stop, unsent } from "./chat.js";
 import { redraw } from "./draw.js";
 import { compact, duration, pretty, shorten } from "./format.js";
 import { html, nothing, render } from "./vendor/lit-html.js";
@@ -29,12 +29,23 @@ export const chatPanel = {
     else if (!key && chat.key && !chat.run) begin();
   },
   close() {},
-  clear() {
+  /** @param {boolean} isKept whether what was written is still there after the next sign-in */
+  clear(isKept) {
+    const kept = isKept ? unfinished() : { text: "", pictures: [] };
+    if (!isKept) chat.agent = "";
     forget();
-    Object.assign(draft, { text: "", pictures: [], editing: null, error: null, agentsError: null });
+    Object.assign(draft, { ...kept, editing: null, error: null, agentsError: null });
   },
   view,
 };
+
+/** What is being written, behind a message that did not reach the gateway. */
+function unfinished() {
+  const { text = "", pictures = [] } = unsent() ?? {};
+  const field = /** @type {HTMLTextAreaElement|null} */ (shown.element.querySelector(".editing textarea"));
+  const edited = field && field.value !== chat.messages[draft.editing ?? 0]?.text ? field.value : "";
+  return { text: [text, edited, draft.text].filter(Boolean).join("\n\n"), pictures: [...pictures, ...draft.pictures] };
+}
 
 function view() {
   return html`<section class="chat" aria-label="Chat">${header()}${conversation()}${composer()}</section>`;

@@ -47,13 +47,16 @@ export const gatewayPanel = {
   clear: () => [health, status, configuration].forEach((one) => one.clear()),
   view: () => html`<section class="page"><header class="bar"><h1>Gateway</h1></header>
     <h2>Health</h2>${health.view(healthView)}
-    ${may("read") ? status.view(statusView) : notFor("its status", "read")}
-    <h2>Configuration</h2>${may("admin") ? configuration.view(configurationView) : notFor("the configuration", "admin")}</section>`,
+    ${may("read") ? overSocket(status, statusView) : notFor("the status", "read")}
+    <h2>Configuration</h2>${may("admin") ? overSocket(configuration, configurationView) : notFor("the configuration", "admin")}</section>`,
 };
 
+/** Show what only the WebSocket has. @param {Loaded<any>} loaded @param {(value: any) => unknown} template */
+const overSocket = (loaded, template) => (loaded.value === null && live.state !== "open"
+  ? html`<p class="empty" role="status">This comes over the gateway's WebSocket, which is not connected.</p>` : loaded.view(template));
+
 /** @param {string} what @param {string} scope */
-const notFor = (what, scope) => live.state === "connecting" ? html`<p class="empty" role="status">Connecting…</p>`
-  : html`<div class="note"><p><strong>Not for this key.</strong> To see ${what} of the gateway, a key needs the scope ${scope}.</p></div>`;
+const notFor = (what, scope) => html`<div class="note"><p><strong>Not for this key.</strong> To see ${what} of the gateway, a key needs the scope ${scope}.</p></div>`;
 
 /** @param {any} value */
 function healthView({ problem, details }) {

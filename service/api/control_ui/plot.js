@@ -1,31 +1,42 @@
 // @ts-check
 /** Bars: upright ones for days, lying ones for names. */
 
+import { redraw } from "./draw.js";
 import { compact } from "./format.js";
 import { html, svg } from "./vendor/lit-html.js";
 
-const WIDTH = 720;
+const WIDE = 720;
 const HEIGHT = 180;
 const LEFT = 44;
 const BOTTOM = 22;
+/** The least room of a label below a bar. */
+const LABEL = 56;
+/** The room beside a plot on a phone. */
+const MARGIN = 32;
+
+addEventListener("resize", redraw);
+
+/** The width of an upright plot: on a phone that of the window, so that its text is not made smaller. */
+const plotWidth = () => Math.min(WIDE, Math.max(240, document.documentElement.clientWidth - MARGIN));
 
 /** @typedef {{label: string, value: number, text: string}} Bar */
 
 /** @param {string} title @param {Bar[]} bars */
 export function uprightBars(title, bars) {
   const most = niceMost(Math.max(...bars.map(({ value }) => value), 0));
-  const step = (WIDTH - LEFT) / Math.max(bars.length, 1);
-  const every = Math.ceil(bars.length / 8);
-  return html`<svg class="plot" viewBox="0 0 ${WIDTH} ${HEIGHT + BOTTOM}" role="img" aria-label=${title}>
-    ${[0, 0.5, 1].map((part) => gridLine(part, most))}
+  const width = plotWidth();
+  const step = (width - LEFT) / Math.max(bars.length, 1);
+  const every = Math.max(Math.ceil(bars.length / 8), Math.ceil(LABEL / step));
+  return html`<svg class="plot" viewBox="0 0 ${width} ${HEIGHT + BOTTOM}" role="img" aria-label=${title}>
+    ${[0, 0.5, 1].map((part) => gridLine(part, most, width))}
     ${bars.map((bar, place) => uprightBar(bar, LEFT + place * step, step, most, place % every === 0))}
   </svg>`;
 }
 
-/** @param {number} part @param {number} most */
-function gridLine(part, most) {
+/** @param {number} part @param {number} most @param {number} width */
+function gridLine(part, most, width) {
   const y = 8 + (HEIGHT - 8) * (1 - part);
-  return svg`<line class="grid" x1=${LEFT} x2=${WIDTH} y1=${y} y2=${y}></line>
+  return svg`<line class="grid" x1=${LEFT} x2=${width} y1=${y} y2=${y}></line>
     <text x=${LEFT - 8} y=${y + 4} text-anchor="end">${compact(most * part)}</text>`;
 }
 

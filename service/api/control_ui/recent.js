@@ -16,7 +16,7 @@ let timer = 0;
 
 onEvent((name) => {
   if (!may("read")) return;
-  if (name === "open") {
+  if (name === "open" || name === "unwatched") {
     request("sessions.subscribe").catch(() => {});
     recent.refresh();
   } else if (name === "sessions.changed") {

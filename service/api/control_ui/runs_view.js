@@ -122,7 +122,7 @@ function detail({ id, run, watch }) {
   const cancel = () => postJson(`/v1/runs/${encodeURIComponent(id)}/cancel`).catch((error) => (watch.error = error)).then(() => run.refresh());
   return html`<section class="page"><header class="bar"><a class="back" href="#/runs">Runs</a><h1 class="id">${id}</h1>
       ${isGoingOn(run.value) ? html`<button type="button" class="danger" ?disabled=${!may("write")} @click=${cancel}>Cancel</button>` : nothing}</header>
-    ${run.view(facts)}${approvalsOf(id)}${watch.error ? errorNote(watch.error) : nothing}${watchView(watch)}</section>`;
+    ${run.view(facts)}${approvalsOf(id)}${watch.error && !run.error ? errorNote(watch.error) : nothing}${run.error ? nothing : watchView(watch)}</section>`;
 }
 
 /** @param {any} run */

@@ -1,12 +1,15 @@
 // @ts-check
 /** The gateway's WebSocket (docs/websocket.md): who is signed in, what happens, and what only it can answer. */
 
-import { secret } from "./api.js";
+import { ApiError, call, secret } from "./api.js";
 import { redraw } from "./draw.js";
 
 const RETRY_MS = [500, 1000, 2000, 5000];
 const POLICY_VIOLATION = 1008;
 const FIRST_MS = 2000;
+const POLL_MS = 10_000;
+/** Operations that change nothing, and the scope that each needs: what they refuse, the caller may not do. */
+const TRIALS = [["read", "GET", "/v1/sessions?limit=1"], ["write", "POST", "/v1/runs/none/cancel"], ["admin", "GET", "/v1/approvals?limit=1"]];
 
 /**
  * `state`: "off", "connecting", "open", or "refused"; `scopes` of the caller, null while they are not known.
@@ -23,7 +26,7 @@ const waiting = new Map();
 /** @type {Set<(name: string, payload: any) => void>} */
 const listeners = new Set();
 
-/** Call `fn` with each event, and with "open" when a connection has begun. @param {(name: string, payload: any) => void} fn */
+/** Call `fn` with each event, with "open" when a connection has begun, and again and again with "unwatched" while there is none. @param {(name: string, payload: any) => void} fn */
 export function onEvent(fn) {
   listeners.add(fn);
 }
@@ -36,14 +39,36 @@ export function may(name) {
   return wider[/** @type {"read"} */ (name)].some((scope) => scopes.includes(`operator.${scope}`));
 }
 
-/** Connect, and return when the scopes are known, or will not be soon. */
-export function connectFirst() {
+/** Connect, and return when the scopes are known: without a WebSocket, from what is refused over HTTP. */
+export async function connectFirst() {
   connect();
-  return new Promise((resolve) => {
+  await new Promise((resolve) => {
     setTimeout(resolve, FIRST_MS);
     onEvent((name) => name === "open" && resolve(null));
     socket?.addEventListener("close", resolve);
   });
+  if (live.scopes !== null) return;
+  const tried = await Promise.all(TRIALS.map(async ([scope, method, path]) => ((await isRefused(method, path)) ? [] : [`operator.${scope}`])));
+  if (live.scopes !== null) return;
+  live.scopes = tried.flat();
+  look();
+}
+
+/** Have the others look again, for lack of events. */
+function look() {
+  if (live.scopes !== null && live.state !== "open") for (const listener of listeners) listener("unwatched", null);
+}
+
+setInterval(look, POLL_MS);
+
+/** @param {string} method @param {string} path */
+async function isRefused(method, path) {
+  try {
+    await call(method, path);
+  } catch (error) {
+    return error instanceof ApiError && error.code === "missing_scope";
+  }
+  return false;
 }
 
 function connect() {

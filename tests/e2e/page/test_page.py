@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import re
 import signal
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from support.api_keys import create_key, open_keys
 from support.browser import needs_browser
 from support.live import TOKEN, live_gateway
 from support.page_stage import HOSTILE, IS_OVER, PARAGRAPHS, Stage, answers, ask, config_of, open_stage
+from support.plain_proxy import plain_proxy
 from support.polling import until
 from support.upstream import Upstream
 
@@ -233,6 +236,86 @@ def test_reader_sees_no_panel_of_the_administrator(stage: Stage) -> None:
     page.fill("#message", "hi")
     page.press("Enter")
     page.wait_for_text("This API key does not have the scope chat.")
+
+
+def test_text_that_was_not_sent_outlasts_an_expired_key(stage: Stage) -> None:
+    text, key = create_key(stage.gateway.state_dir)
+    page = stage.sign_in(text)
+    ask(page, "one")
+    page.click("[aria-label='Edit message']")
+    page.fill(".editing textarea", "uno")
+    page.fill("#message", "two")
+    page.evaluate(DROP_PICTURE)
+    page.wait("document.querySelector('.chosen img')")
+    with open_keys(stage.gateway.state_dir) as keys:
+        keys.revoke(key)
+    with stage.gateway.client(token=text) as client:
+        until(lambda: client.get("/v1/models").status_code == 401)
+    page.press("Enter")
+    page.wait_for_text("invalid_api_key")
+    page.fill("#secret", TOKEN)
+    page.press("Enter")
+    page.wait("document.querySelector('.chosen img')")
+    assert page.evaluate("document.querySelector('#message').value") == "two\n\nuno"
+    page.wait("document.querySelectorAll('.answer').length == 1")
+    page.click(".foot button")
+    page.fill("#secret", TOKEN)
+    page.press("Enter")
+    assert page.wait("document.querySelector('#message')?.placeholder == 'Message main'")
+    assert page.evaluate("document.querySelector('#message').value") == ""
+
+
+def test_key_without_a_websocket_has_its_own_scopes(stage: Stage) -> None:
+    page = stage.page
+    with plain_proxy(stage.gateway.address) as url:
+        behind = dataclasses.replace(stage, gateway=dataclasses.replace(stage.gateway, url=url))
+        behind.sign_in(stage.keys["read"], "#/gateway")
+        page.wait_for_text("This comes over the gateway's WebSocket, which is not connected.")
+        page.wait_for_text("To see the configuration of the gateway, a key needs the scope admin.")
+        behind.sign_in(stage.keys["chat"])
+        ask(page, "one")
+        assert answers(page) == ["one"]
+        behind.sign_in(stage.keys["write"])
+        ask(page, "two")
+        page.evaluate("location.hash = '#/sessions'")
+        assert page.wait("document.querySelector('[aria-label^=Delete]')?.disabled === false")
+        page.evaluate("location.hash = '#/approvals'")
+        page.wait_for_text("This API key does not have the scope admin.")
+        behind.sign_in(TOKEN, "#/approvals")
+        page.wait_for_text("Nothing waits for you")
+        page.wait("document.querySelector('.recent li')")
+
+
+def test_error_of_an_unknown_run_is_shown_once(stage: Stage) -> None:
+    page = stage.sign_in(place="#/runs/no-such-run")
+    page.wait_for_text("run_not_found")
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
+    assert page.text().count("run_not_found") == 1
+    assert "The events of this run are not kept" not in page.text()
+
+
+def test_text_of_a_plot_is_as_large_on_a_phone(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "one")
+    try:
+        for width in (320, 390, 1280):
+            page.show_as(width, 800)
+            page.evaluate("location.hash = '#/usage'")
+            page.wait("document.querySelector('.plot text')")
+            page.wait(
+                "(([svg]) => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width > 0.95)"
+                "(document.querySelectorAll('.plot'))"
+            )
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            labels = page.evaluate(
+                "[...document.querySelectorAll('.plot g text')].map((one) => one.getBoundingClientRect())"
+                ".map(({ left, right }) => [left, right])"
+            )
+            assert len(labels) > 3
+            assert all(right < left for (_, right), (left, _) in itertools.pairwise(labels))
+            assert labels[-1][1] <= width
+    finally:
+        page.send("Emulation.clearDeviceMetricsOverride")
 
 
 def test_key_that_may_only_chat_does_so_without_a_history(stage: Stage) -> None:
