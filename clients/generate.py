@@ -11,6 +11,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ def _run(*command: str | Path, directory: Path | None = None) -> None:
         raise SystemExit(ended.stdout + ended.stderr)
 
 
+#: The unions of the contract that the Python generator leaves out, and the names of the tables of their types.
+_UNIONS = {"RunEvent": "RUN_EVENTS", "ResponseEvent": "RESPONSE_EVENTS"}
+
+
 def _python(document: Path, directory: Path) -> None:
     package = directory / "openclaw_client"
     by_hand = {path.name: path.read_bytes() for path in package.iterdir()}
@@ -76,9 +81,27 @@ def _python(document: Path, directory: Path) -> None:
     module = [sys.executable, "-m", "openapi_python_client"]
     _run(*module, "generate", "--path", document, *options, "--output-path", package)
     (package / "py.typed").touch()
+    (package / "events.py").write_text(_events(orjson.loads(document.read_bytes())), encoding="utf-8")
     for name, content in by_hand.items():
         (package / name).write_bytes(content)
     (directory / "generator.yaml").unlink()
+
+
+def _events(document: Mapping[str, Any]) -> str:
+    """Return a module with the events of streams: for each kind the union of its types, and the type for each name."""
+    mappings = {name: document["components"]["schemas"][name]["discriminator"]["mapping"] for name in _UNIONS}
+    types = {
+        union: {event: reference.rpartition("/")[2] for event, reference in mapping.items()}
+        for union, mapping in mappings.items()
+    }
+    names = sorted({name for mapping in types.values() for name in mapping.values()})
+    lines = ['"""The events of streams, by their types."""', "", "from collections.abc import Mapping", ""]
+    lines += ["from .models import (", *(f"    {name}," for name in names), ")", ""]
+    for union, mapping in types.items():
+        lines.append(f"{union} = {' | '.join(dict.fromkeys(mapping.values()))}")
+        lines.append(f"{_UNIONS[union]}: Mapping[str, type[{union}]] = {{")
+        lines += [*(f'    "{event}": {name},' for event, name in mapping.items()), "}"]
+    return "\n".join(lines) + "\n"
 
 
 def _typescript(document: Path, directory: Path) -> None:

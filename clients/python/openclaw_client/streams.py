@@ -2,7 +2,8 @@
 
 Each stream is an iterator of events, synchronous or, with the prefix `a`, asynchronous. `GatewayError` is raised for an
 error status, and for an error inside a stream. A connection that breaks is opened again behind the last event, up to
-`ATTEMPTS` times in a row; nothing is missed, and nothing comes twice.
+`ATTEMPTS` times in a row; nothing is missed, and nothing comes twice. Events of types that this client does not know,
+because the gateway is newer, are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from urllib.parse import quote
 import httpx
 
 from .client import AuthenticatedClient, Client
+from .events import RESPONSE_EVENTS, RUN_EVENTS, ResponseEvent, RunEvent
 from .models import (
     ChatCompletionChunk,
     ChatCompletionRequest,
@@ -69,26 +71,26 @@ def achat_stream(
     return _aread(client, _ChatStream(body, headers))
 
 
-def run_events(client: AnyClient, run_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the events of a run behind the number `after`, until `run.ended`: those of the contract's `RunEvent`."""
+def run_events(client: AnyClient, run_id: str, after: int = 0) -> Iterator[RunEvent]:
+    """Yield the events of a run behind the number `after`, until `run.ended`; `type_` tells which each is."""
     return _read(client, _RunStream(run_id, after))
 
 
-def arun_events(client: AnyClient, run_id: str, after: int = 0) -> AsyncIterator[dict[str, Any]]:
+def arun_events(client: AnyClient, run_id: str, after: int = 0) -> AsyncIterator[RunEvent]:
     """`run_events`, asynchronous."""
     return _aread(client, _RunStream(run_id, after))
 
 
 def response_events(
     client: AnyClient, body: ResponseRequest, headers: Mapping[str, str] | None = None
-) -> Iterator[dict[str, Any]]:
-    """Create a response in the background, and yield its events: those of the contract's `ResponseEvent`."""
+) -> Iterator[ResponseEvent]:
+    """Create a response in the background, and yield its events; `type_` tells which each is."""
     return _read(client, _ResponseStream(body, headers))
 
 
 def aresponse_events(
     client: AnyClient, body: ResponseRequest, headers: Mapping[str, str] | None = None
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncIterator[ResponseEvent]:
     """`response_events`, asynchronous."""
     return _aread(client, _ResponseStream(body, headers))
 
@@ -129,8 +131,8 @@ class _Stream(ABC, Generic[Event]):
         return self.decode(json.loads(data), fields)
 
     @abstractmethod
-    def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> Event:
-        """Return an event, and remember where it was."""
+    def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> Event | None:
+        """Return an event if its type is known, and remember where it was."""
 
     def failed(self, error: httpx.TransportError | None) -> float:
         """Return how long to wait before the next connection; raises if there may be none."""
@@ -168,7 +170,7 @@ class _ChatStream(_Stream[ChatCompletionChunk]):
         return ChatCompletionChunk.from_dict(data)
 
 
-class _RunStream(_Stream[dict[str, Any]]):
+class _RunStream(_Stream[RunEvent]):
     def __init__(self, run_id: str, after: int) -> None:
         super().__init__()
         self.resumable = True
@@ -179,13 +181,14 @@ class _RunStream(_Stream[dict[str, Any]]):
         headers = {"Last-Event-ID": self._after}
         return {"method": "GET", "url": f"/v1/runs/{quote(self._run_id)}/events", "headers": headers}
 
-    def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> RunEvent | None:
         self._after = fields["id"]
         self.ended = fields["event"] == "run.ended"
-        return data
+        known = RUN_EVENTS.get(data["type"])
+        return known.from_dict(data) if known else None
 
 
-class _ResponseStream(_Stream[dict[str, Any]]):
+class _ResponseStream(_Stream[ResponseEvent]):
     def __init__(self, body: ResponseRequest, headers: Mapping[str, str] | None) -> None:
         super().__init__()
         self._body = {**body.to_dict(), "stream": True, "background": True}
@@ -204,9 +207,10 @@ class _ResponseStream(_Stream[dict[str, Any]]):
         self._id = self._id or response.headers["x-openclaw-run-id"].replace("chatcmpl_", "resp_", 1)
         self.resumable = True
 
-    def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> ResponseEvent | None:
         self._behind = {"starting_after": data["sequence_number"]}
-        return data
+        known = RESPONSE_EVENTS.get(data["type"])
+        return known.from_dict(data) if known else None
 
 
 def _read(client: AnyClient, stream: _Stream[Event]) -> Iterator[Event]:

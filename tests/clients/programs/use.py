@@ -19,7 +19,9 @@ from openclaw_client.models import (
     ForkRequest,
     FunctionDefinition,
     ResponseRequest,
+    ResponseStateEvent,
     Run,
+    RunEndedEvent,
     RunRequest,
     Session,
     SessionWithMessages,
@@ -80,14 +82,16 @@ def show_run() -> None:
     run = create_run.sync(client=client, body=RunRequest(input_="hi", model="scripted/slow"))
     assert isinstance(run, Run)
     events = list(run_events(client, run.id))
-    text = "".join(event["text"] for event in events if event["type"] == "text.delta")
-    print("run:", text, events[-1]["type"], events[-1]["state"])
+    text = "".join(event.text for event in events if event.type_ == "text.delta")
+    assert isinstance(events[-1], RunEndedEvent)
+    print("run:", text, events[-1].type_, events[-1].state)
 
 
 def show_response() -> None:
     events = list(response_events(client, ResponseRequest(input_="hi", model="openclaw"), SLOW))
-    text = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
-    print("response:", text, events[-1]["type"])
+    text = "".join(event.delta for event in events if event.type_ == "response.output_text.delta")
+    assert isinstance(events[-1], ResponseStateEvent)
+    print("response:", text, events[-1].type_)
 
 
 def show_session() -> None:
