@@ -17,7 +17,6 @@ from schemathesis.engine.recorder import ScenarioRecorder
 
 from contract.checks import conformance_check, registered
 from contract.derived import to_streaming_document
-from contract.keywords import KeywordCoverage
 from contract.seeds import Seeds
 from contract.steering import (
     CALL_TOOL,
@@ -134,10 +133,9 @@ class Exchange:
 class Outcome:
     """The result of a run: `failures` (check -> one message per failure) and the counted exchanges.
 
-    `failed` has each operation with each check that it failed, `keywords` what the bodies of the requests exercised.
+    `failed` has each operation with each check that it failed.
     """
 
-    keywords: KeywordCoverage = field(repr=False)
     failures: dict[str, list[str]] = field(default_factory=dict)
     failed: set[tuple[str, str]] = field(default_factory=set, repr=False)
     exchanges: Counter[Exchange] = field(default_factory=Counter, repr=False)
@@ -149,7 +147,7 @@ class Outcome:
 
 def fuzz(plan: Plan) -> Outcome:
     """Run `plan` to its end; raises errors of Schemathesis itself."""
-    outcome = Outcome(KeywordCoverage(plan.document))
+    outcome = Outcome()
     # A copy: Schemathesis writes the links it infers into its document.
     document = to_streaming_document(plan.document) if plan.streaming else copy.deepcopy(dict(plan.document))
     schema = schemathesis.openapi.from_dict(document, config=_to_config(plan))
@@ -198,7 +196,6 @@ def _note_scenario(recorder: ScenarioRecorder, outcome: Outcome) -> None:
             content_type=content_type,
         )
         outcome.exchanges[exchange] += 1
-        outcome.keywords.note(exchange.operation, case.body, exchange.status)
         for check in recorder.checks.get(case_id, []):
             if check.failure_info is not None:
                 info = check.failure_info

@@ -1,18 +1,19 @@
-"""Coverage of the schemas of request bodies by keyword: what accepted values satisfied, and what refused ones broke.
+"""The keywords of the schemas of requests: where each stands, what leads to it, and which of them a value breaks.
 
 A keyword counts at its place in a schema, and once where several schemas share a component. Structure (`properties`,
-`items`, `allOf`, `if`) says nothing by itself and is not counted.
+`items`, `allOf`, `if`) says nothing by itself and is not counted; nor is what only describes (`format`, `default`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from service.api.http.contract import to_json_schema
+import jsonschema_rs
+import orjson
 
+Schema = Mapping[str, Any]
 #: The type that a keyword is about; it says nothing of other values.
 _SUBJECTS: Mapping[str, type | tuple[type, ...]] = {
     "maxLength": str,
@@ -25,6 +26,7 @@ _SUBJECTS: Mapping[str, type | tuple[type, ...]] = {
     "maxProperties": dict,
     "required": dict,
 }
+_STRUCTURE = {"$ref", "$defs", "properties", "items", "prefixItems", "allOf", "if", "then", "additionalProperties"}
 
 
 def _types_of(value: Any) -> set[str]:
@@ -37,6 +39,11 @@ def _is_same(one: Any, other: Any) -> bool:
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
+def types_in(wanted: str | list[str]) -> list[str]:
+    """The types of a `type`, which may be one or a list."""
+    return [wanted] if isinstance(wanted, str) else wanted
+
+
 _TYPES = {
     type(None): {"null"},
     bool: {"boolean"},
@@ -46,9 +53,8 @@ _TYPES = {
     dict: {"object"},
 }
 _HOLDS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "type": lambda value, wanted: not _types_of(value).isdisjoint([wanted] if isinstance(wanted, str) else wanted),
+    "type": lambda value, wanted: not _types_of(value).isdisjoint(types_in(wanted)),
     "enum": lambda value, wanted: any(_is_same(value, one) for one in wanted),
-    "const": _is_same,
     "maxLength": lambda value, wanted: len(value) <= wanted,
     "minLength": lambda value, wanted: len(value) >= wanted,
     "pattern": lambda value, wanted: re.search(wanted, value) is not None,
@@ -59,128 +65,167 @@ _HOLDS: Mapping[str, Callable[[Any, Any], bool]] = {
     "maxProperties": lambda value, wanted: len(value) <= wanted,
     "required": lambda value, wanted: value.keys() >= set(wanted),
 }
-_STRUCTURE = {"$ref", "$defs", "properties", "items", "prefixItems", "allOf", "if", "then", "else"}
-_NOTES = {"title", "description", "default", "example", "examples", "deprecated", "format", "discriminator"}
 
 
 class Place(NamedTuple):
-    """A keyword of a request body's schema: the path of its schema, and its name."""
+    """A keyword of a request's schema: the path of its schema, and its name."""
 
     path: str
     keyword: str
 
 
-class KeywordCoverage:
-    """The keywords of the request bodies of `document`, and which of them were `satisfied` and `broken`.
+class Step(NamedTuple):
+    """A step from a schema to one within it: `kind` is the keyword that holds it, `name` the entry there."""
 
-    `refusable` are those that a value can break: not what the condition of their schema has as well.
+    kind: str
+    name: str | int = 0
+
+
+class Route(NamedTuple):
+    """A way from the schema of a request to one within it.
+
+    `given` are the conditions that hold for the value there, because the way leads through them. Nothing can be
+    reached by a way that `is_closed`: it leads into a list that must be empty.
     """
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._schemas: dict[str, Any] = {}
-        self._roots: dict[str, dict[str, Any]] = {}
-        for path, item in document["paths"].items():
-            for method, operation in item.items():
-                if "requestBody" in operation:
-                    schema = operation["requestBody"]["content"]["application/json"]["schema"]
-                    compiled = to_json_schema(schema, document)
-                    self._schemas |= compiled["$defs"]
-                    self._roots[f"{method.upper()} {path}"] = {"$ref": compiled["$ref"]}
-        places = dict(place for name, schema in self._schemas.items() for place in self._places(schema, name))
-        self.declared = set(places)
-        self.refusable = {place for place, is_implied in places.items() if not is_implied}
-        self.satisfied = set[Place]()
-        self.broken = set[Place]()
+    schema: Schema
+    path: str
+    steps: tuple[Step, ...] = ()
+    given: tuple[Schema, ...] = ()
+    is_closed: bool = False
 
-    def note(self, label: str, body: Any, status: int) -> None:
-        """Note the `body` of a request to the operation `label` and the status of its answer."""
-        if label not in self._roots or not isinstance(body, (dict, list, str, int, float, bool, type(None))):
-            return
-        is_accepted = status in (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED)
-        if is_accepted or status == HTTPStatus.BAD_REQUEST:
-            seen = self.satisfied if is_accepted else self.broken
-            seen.update(place for place, holds in self._walk(self._roots[label], body, "") if holds == is_accepted)
 
-    def to_lines(self) -> list[str]:
-        """Format both shares, and what is missing from each."""
-        lines = []
-        for name, wanted, seen in (
-            ("accepted", self.declared, self.satisfied),
-            ("refused", self.refusable, self.broken),
-        ):
-            never = ", ".join(f"{path} {word}" for path, word in sorted(wanted - seen))
-            lines.append(f"keywords of request bodies {name}: {percentage(len(seen & wanted), len(wanted))}")
-            lines.append(f"    never  {never or '-'}")
-        return lines
+class Schemas:
+    """A schema and what it refers to; `root` is a JSON Schema as `to_json_schema` makes it, at `path`."""
 
-    def _places(self, schema: Any, path: str, given: Mapping[str, Any] | None = None) -> Iterator[tuple[Place, bool]]:
-        """Yield each keyword of a schema, and whether `given`, its condition, implies it."""
-        if not isinstance(schema, dict):
-            return
-        for keyword in schema:
-            if keyword in _HOLDS or (keyword == "additionalProperties" and schema[keyword] is False):
-                yield Place(path, keyword), given is not None and given.get(keyword) == schema[keyword]
-            elif keyword not in _STRUCTURE | _NOTES | {"additionalProperties"} and not keyword.startswith("x-"):
-                raise ValueError(f"{path}: the keyword {keyword} is not counted")
-        for inner, step in _parts(schema):
-            yield from self._places(inner, f"{path}{step}", schema.get("if") if step == "/then" else None)
+    def __init__(self, root: Schema, path: str) -> None:
+        self.root = Route({name: part for name, part in root.items() if name != "$defs"}, path)
+        self._definitions: Mapping[str, Schema] = root["$defs"]
+        self._validators: dict[bytes, Any] = {}
+
+    def resolve(self, schema: Schema) -> Schema:
+        """The component that a reference names, or the schema itself."""
+        return self._definitions[_component(schema)] if "$ref" in schema else schema
+
+    def is_valid(self, schema: Schema, value: Any) -> bool:
+        """Return True if `value` is valid."""
+        key = orjson.dumps(schema)
+        if key not in self._validators:
+            self._validators[key] = jsonschema_rs.Draft202012Validator({**schema, "$defs": self._definitions})
+        return bool(self._validators[key].is_valid(value))
+
+    def routes(self) -> Iterator[Route]:
+        """Yield the shortest way to each schema under each set of conditions."""
+        found = [self.root]
+        seen = set[tuple[str, bytes]]()
+        for route in found:  # which grows
+            key = (route.path, orjson.dumps(route.given))
+            if key not in seen:
+                seen.add(key)
+                yield route
+                found += self._steps_from(route)
+
+    def inspect(self, value: Any) -> tuple[set[Place], set[Place]]:
+        """Return the keywords that are about `value` or a part of it, and those of them that it breaks."""
+        found = set(self._walk(self.root.schema, value, self.root.path))
+        return {place for place, _ in found}, {place for place, holds in found if not holds}
+
+    def _steps_from(self, route: Route) -> Iterator[Route]:
+        schema, path, steps, given, is_closed = route
+        if "$ref" in schema:
+            yield Route(self.resolve(schema), _component(schema), (*steps, Step("$ref")), given, is_closed)
+        if "then" in schema:
+            holds = (*given, schema["if"])
+            yield Route(schema["then"], f"{path}/then", (*steps, Step("then")), holds, is_closed)
+        for index, inner in enumerate(schema.get("allOf", ())):
+            yield Route(inner, f"{path}/allOf/{index}", (*steps, Step("allOf", index)), given, is_closed)
+        for name, inner in schema.get("properties", {}).items():
+            within = tuple(_at_property(one, name) for one in given)
+            yield Route(inner, f"{path}/{name}", (*steps, Step("properties", name)), within, is_closed)
+        if isinstance(further := schema.get("additionalProperties"), dict):
+            yield Route(further, f"{path}/*", (*steps, Step("properties", "key")), (), is_closed)
+        for index, inner in enumerate(schema.get("prefixItems", ())):
+            yield Route(inner, f"{path}/prefixItems/{index}", (*steps, Step("prefixItems", index)), (), is_closed)
+        if "items" in schema:
+            has_none = schema.get("maxItems") == 0 or is_empty(route)
+            yield Route(schema["items"], f"{path}/items", (*steps, Step("items")), (), is_closed or has_none)
 
     def _walk(self, schema: Any, value: Any, path: str) -> Iterator[tuple[Place, bool]]:
         """Yield each keyword that is about `value` or a part of it, and whether it holds."""
-        if not isinstance(schema, dict):
-            return
         if "$ref" in schema:
-            name = schema["$ref"].rpartition("/")[2]
-            yield from self._walk(self._schemas[name], value, name)
+            yield from self._walk(self.resolve(schema), value, _component(schema))
             return
         for keyword, wanted in schema.items():
             if keyword in _HOLDS and isinstance(value, _SUBJECTS.get(keyword, object)):
                 yield Place(path, keyword), _HOLDS[keyword](value, wanted)
         for index, inner in enumerate(schema.get("allOf", ())):
             yield from self._walk(inner, value, f"{path}/allOf/{index}")
-        if "if" in schema:
-            branch = "then" if self._holds(schema["if"], value) else "else"
-            yield from self._walk(schema.get(branch), value, f"{path}/{branch}")
+        if "if" in schema and self.is_valid(schema["if"], value):
+            yield from self._walk(schema["then"], value, f"{path}/then")
         if isinstance(value, list):
             yield from self._walk_items(schema, value, path)
         if isinstance(value, dict):
             yield from self._walk_members(schema, value, path)
 
-    def _walk_items(self, schema: Mapping[str, Any], value: list[Any], path: str) -> Iterator[tuple[Place, bool]]:
+    def _walk_items(self, schema: Schema, value: list[Any], path: str) -> Iterator[tuple[Place, bool]]:
         first = schema.get("prefixItems", ())
         for index, (inner, item) in enumerate(zip(first, value, strict=False)):
             yield from self._walk(inner, item, f"{path}/prefixItems/{index}")
         for item in value[len(first) :]:
-            yield from self._walk(schema.get("items"), item, f"{path}/items")
+            yield from self._walk(schema.get("items", {}), item, f"{path}/items")
 
-    def _walk_members(
-        self, schema: Mapping[str, Any], value: Mapping[str, Any], path: str
-    ) -> Iterator[tuple[Place, bool]]:
+    def _walk_members(self, schema: Schema, value: Schema, path: str) -> Iterator[tuple[Place, bool]]:
         properties = schema.get("properties", {})
-        for name, inner in properties.items():
-            if name in value:
-                yield from self._walk(inner, value[name], f"{path}/{name}")
-        further = schema.get("additionalProperties")
-        for name in value.keys() - properties.keys():
-            yield from self._walk(further, value[name], f"{path}/*")
-        if further is False:
-            yield Place(path, "additionalProperties"), value.keys() <= properties.keys()
-
-    def _holds(self, schema: Any, value: Any) -> bool:
-        return schema is not False and all(holds for _, holds in self._walk(schema, value, ""))
+        further = schema.get("additionalProperties", True)
+        for name, member in value.items():
+            if name in properties:
+                yield from self._walk(properties[name], member, f"{path}/{name}")
+            elif isinstance(further, dict):
+                yield from self._walk(further, member, f"{path}/*")
 
 
-def percentage(part: int, whole: int) -> str:
-    """Format a share, never rounded up to all."""
-    return f"{part}/{whole} ({int(1000 * part / whole) / 10 if whole else 100.0} %)"
+def places_of(route: Route) -> Iterator[Place]:
+    """Yield the keywords of the schema to which a route leads; raises ValueError for one that is not known."""
+    for keyword, wanted in route.schema.items():
+        if keyword in _HOLDS and wanted != []:
+            yield Place(route.path, keyword)
+        elif keyword not in _STRUCTURE | _HOLDS.keys() and not keyword.startswith("x-"):
+            raise ValueError(f"{route.path}: the keyword {keyword} is not counted")
+    if route.schema.get("additionalProperties") is False:
+        raise ValueError(f"{route.path}: additionalProperties is not counted")
 
 
-def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
-    """Yield the schemas within a schema, with the steps to them; a condition itself demands nothing."""
-    for name, inner in schema.get("properties", {}).items():
-        yield inner, f"/{name}"
-    for keyword, step in (("items", "/items"), ("additionalProperties", "/*"), ("then", "/then"), ("else", "/else")):
-        yield schema.get(keyword), step
-    for keyword in ("allOf", "prefixItems"):
-        for index, inner in enumerate(schema.get(keyword, ())):
-            yield inner, f"/{keyword}/{index}"
+def is_empty(route: Route) -> bool:
+    """Return True if only empty lists take this way."""
+    return any(condition.get("maxItems") == 0 for condition in route.given)
+
+
+def is_implied(route: Route, keyword: str) -> bool:
+    """Return True if the conditions of a route demand what `keyword` demands, so that no value there breaks it."""
+    return any(_implies(condition, keyword, route.schema[keyword]) for condition in route.given)
+
+
+def _implies(condition: Schema, keyword: str, wanted: Any) -> bool:
+    if "anyOf" in condition and all(_implies(one, keyword, wanted) for one in condition["anyOf"]):
+        return True
+    match keyword:
+        case "type" if "type" in condition:
+            return set(types_in(condition["type"])) <= set(types_in(wanted))
+        case "type" | "enum" if "const" in condition:
+            return _HOLDS[keyword](condition["const"], wanted)
+        case "enum" if condition.get("type") == "null":
+            return None in wanted
+        case "required":
+            return set(wanted) <= set(condition.get("required", ()))
+    return keyword in condition and bool(condition[keyword] == wanted)
+
+
+def _at_property(condition: Schema, name: str) -> Schema:
+    if "anyOf" in condition:
+        return {"anyOf": [_at_property(one, name) for one in condition["anyOf"]]}
+    inner: Schema = condition.get("properties", {}).get(name, {})
+    return inner
+
+
+def _component(schema: Schema) -> str:
+    return str(schema["$ref"]).rpartition("/")[2]

@@ -70,6 +70,12 @@ class Seeds:
         ]
         return [_response_of(one) for one in found]
 
+    @cached_property
+    def items(self) -> list[str]:
+        """Items of the output of `responses`."""
+        found = [self._client.get(f"/v1/responses/{one}").raise_for_status().json() for one in self.responses]
+        return [item["id"] for one in found for item in one["output"]]
+
     def make_response(self, *, lasts: bool = False) -> str:
         """Create a response, which `lasts` until it is cancelled or has ended, and return its id."""
         headers = {"x-openclaw-model": "scripted/stuck"} if lasts else {}

@@ -185,9 +185,9 @@ class Steering:
             body["model"] = _pick(MODELS, body["model"])
         in_session = "x-openclaw-session-key" in case.headers or _says(body.get("user"))
         if case.operation.label == RESPONSE:
-            mend_response_request(body, PICTURE, FILE, in_session=in_session)
-            if body.get("previous_response_id"):
-                del body["previous_response_id"]  # of nothing
+            in_session |= self._follow_response(case, body, in_session=in_session)
+            stored = [] if self._seeds is None else self._seeds.items
+            mend_response_request(body, PICTURE, FILE, stored, in_session=in_session)
         else:
             if isinstance(body.get("messages"), list):
                 body["messages"] = mend_conversation(body["messages"], in_session=in_session)
@@ -198,6 +198,17 @@ class Steering:
                 body.pop("webhook", None)
             mend_webhook(body)
         self._replace_body(case, body)
+
+    def _follow_response(self, case: Case[Any], body: dict[str, Any], *, in_session: bool) -> bool:
+        """Let a request that names no session and no agent follow a response that exists; return True if it does."""
+        names_other = in_session or body.get("conversation") or body.get("model")
+        if not _says(body.get("previous_response_id")):
+            return False
+        if self._seeds is None or names_other or "x-openclaw-agent-id" in case.headers:
+            del body["previous_response_id"]
+            return False
+        body["previous_response_id"] = self._seeds.responses[0]
+        return True
 
     def _replace_body(self, case: Case[Any], body: dict[str, Any]) -> None:
         schema = self._bodies[case.operation.label]
