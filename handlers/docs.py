@@ -1,9 +1,6 @@
 """`/docs`: Swagger UI for the served contract, and a page for each error code; no foreign host is contacted."""
 
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-
+from service.api.docs_page import load_file
 from service.api.http.error_pages import to_page
 from service.api.http.responses import Response
 
@@ -22,14 +19,6 @@ _PAGE = """<!doctype html>
 <script src="/docs/start.js"></script>
 </body>
 </html>
-"""
-_START = """SwaggerUIBundle({
-  url: "/openapi-3.1.json",
-  dom_id: "#page",
-  deepLinking: true,
-  defaultModelsExpandDepth: 0,
-  validatorUrl: null,
-});
 """
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
@@ -52,14 +41,4 @@ def _page_response(page: bytes) -> Response:
 def get_docs_asset(asset: str) -> Response:
     """Return a file of the page; the contract lists their names."""
     kind = "text/css" if asset.endswith(".css") else "text/javascript"
-    content = _START.encode() if asset == "start.js" else (_assets() / asset).read_bytes()
-    return Response("200 OK", [("Content-Type", f"{kind}; charset=utf-8")], content)
-
-
-@cache
-def _assets() -> Path:
-    """Find Swagger UI's files without importing the package that carries them, which is for web frameworks."""
-    spec = find_spec("swagger_ui")
-    if spec is None or spec.submodule_search_locations is None:
-        raise FileNotFoundError("the package swagger-ui-py is not installed")
-    return Path(spec.submodule_search_locations[0], "static")
+    return Response("200 OK", [("Content-Type", f"{kind}; charset=utf-8")], load_file(asset))
