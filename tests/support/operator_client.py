@@ -102,6 +102,7 @@ def raw_client(
     """A WebSocket that has not said who it is."""
     host, port = gateway.address
     options.setdefault("max_size", None)
+    options.setdefault("ping_interval", None)  # pings would change the random numbers of Hypothesis
     uri = f"ws://{host}:{port}{path}"
     with connect(uri, compression=None, additional_headers=headers, proxy=None, **options) as connection:
         yield OperatorClient(connection)

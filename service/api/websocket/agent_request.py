@@ -22,6 +22,11 @@ from service.storage.sessions.keys import SESSION_KEY_HEADER, default_session_ke
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 NAME["x-expected"] = "a string without control characters"
+NO_ATTACHMENTS = {
+    "type": "array",
+    "maxItems": 0,
+    "x-unsupported": "Attachments are not supported. Send images to the HTTP endpoint, in the message's content.",
+}
 
 
 def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None, principal: Principal) -> AgentRequest:

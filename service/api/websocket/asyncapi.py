@@ -37,7 +37,8 @@ def to_asyncapi(version: str) -> dict[str, Any]:
     messages = requests | {"response": _RESPONSE, "event": _EVENT}
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "OpenClaw Gateway, WebSocket", "version": version, "description": _DESCRIPTION},
+        "info": {"title": "OpenClaw Gateway, WebSocket", "version": version, "description": _DESCRIPTION, **_INFO},
+        "servers": {"gateway": _SERVER},
         "defaultContentType": "application/json",
         "channels": {
             "gateway": {
@@ -59,6 +60,20 @@ _DESCRIPTION = (
     "JSON in text messages. `connect` has to be the first request; `hello-ok`, its payload, lists methods and events. "
     "A request gets one response, and those that start runs a second one at the end of the run."
 )
+#: As in the contract for HTTP, whose tags are its resources.
+_INFO: dict[str, Any] = {
+    "contact": {"name": "The operator of this gateway"},
+    "license": {"name": "MIT", "url": "https://opensource.org/license/mit"},
+    "tags": [{"name": "websocket", "description": "Run agents, follow runs, and see sessions and approvals."}],
+}
+_SERVER: dict[str, Any] = {
+    "host": "{address}",
+    "protocol": "ws",
+    "description": "The gateway; `wss` where TLS is on.",
+    "variables": {
+        "address": {"default": "127.0.0.1:18789", "description": "Its host and port, which serve HTTP as well."}
+    },
+}
 _EVENTS = {
     "action": "send",
     "description": "What happens at the gateway, to clients with the scope for it.",
@@ -139,10 +154,12 @@ def _request(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_notes(node: Any) -> Any:
-    """Return a schema as JSON Schema: without keys for this program, and with null as a type."""
+    """Return a schema as JSON Schema: without keys for this program, with null as a type, and `x-values` as `enum`."""
     if isinstance(node, list):
         return [_without_notes(value) for value in node]
     if not isinstance(node, Mapping):
         return node
     kept = {key: _without_notes(value) for key, value in node.items() if not key.startswith("x-") and key != "nullable"}
+    if "x-values" in node:
+        kept["enum"] = node["x-values"]
     return kept | {"type": [kept["type"], "null"]} if node.get("nullable") else kept

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.agent.events import RunEnded
 from service.agent.run import Run
-from service.api.websocket.agent_request import NAME, resolve_run_id, to_agent_request
+from service.api.websocket.agent_request import NAME, NO_ATTACHMENTS, resolve_run_id, to_agent_request
 from service.api.websocket.client import WRITE
 from service.api.websocket.dispatch import Call, FailedWithPayload, Method
 from service.api.websocket.run_result import ABORTED, to_accepted, to_outcome
@@ -29,9 +29,6 @@ _IGNORED = (
 
 def submit(call: Call, params: Mapping[str, Any], timeout_seconds: float | None) -> Run:
     """Submit a run, or return the run that an earlier request with the same key submitted."""
-    if params.get("attachments"):
-        text = "Attachments are not supported. Send images to the HTTP endpoint, in the message's content."
-        raise GatewayError("unsupported_parameter", text, param="attachments")
     request = to_agent_request(params, timeout_seconds, call.client.principal)
     run = call.context.gateway.submit(request, caller_trace=call.trace)
     run.retain(call.hold)
@@ -106,7 +103,7 @@ ROWS = (
             "timeout": {"type": "integer", "minimum": 0},
             "extraSystemPrompt": {"type": "string"},
             "channel": {"type": "string", "maxLength": 256},
-            "attachments": {"type": "array"},
+            "attachments": NO_ATTACHMENTS,
             "jsonSchema": {"type": "object"},
         },
         required=("message", "idempotencyKey"),

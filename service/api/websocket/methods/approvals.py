@@ -26,6 +26,8 @@ _DECISIONS = {str(one): one for one in ApprovalDecision} | {ALLOW_ALWAYS: Approv
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 65_536}
 _NAME_OR_NULL = {**NAME, "nullable": True}
 _TIMEOUT_MS = {"type": "integer", "minimum": 1, "maximum": 24 * 3600 * 1000}
+#: Refused by the method itself, in the words of OpenClaw.
+_DECISION = {**NAME, "x-values": list(_DECISIONS)}
 _WAIT_MS = 30 * 60 * 1000
 
 _REQUEST_IGNORED = (
@@ -145,7 +147,9 @@ def _not_found() -> GatewayError:
 ROWS = (
     Method("exec.approval.list", APPROVALS, list_pending),
     Method("exec.approval.get", APPROVALS, get_approval, {"id": NAME}, required=("id",)),
-    Method("exec.approval.resolve", APPROVALS, resolve_approval, {"id": NAME, "decision": NAME}, ("id", "decision")),
+    Method(
+        "exec.approval.resolve", APPROVALS, resolve_approval, {"id": NAME, "decision": _DECISION}, ("id", "decision")
+    ),
     Method(
         "exec.approval.waitDecision",
         APPROVALS,
