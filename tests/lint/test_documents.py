@@ -18,6 +18,7 @@ import pytest
 
 from service.api.http.contract import load_contract
 from service.api.http.published_contract import to_openapi_3_0, to_openapi_3_1, to_openapi_3_2
+from service.api.websocket.asyncapi import encode_asyncapi
 
 HERE = Path(__file__).parent
 DERIVE = {"3.0": to_openapi_3_0, "3.1": to_openapi_3_1, "3.2": to_openapi_3_2}
@@ -48,6 +49,8 @@ def node(package: str, script: str) -> tuple[str, str]:
     return os.environ["OPENCLAW_LINT_NODE"], str(path)
 
 
+#: The severity of warnings, above that of errors, in the diagnostics of Spectral and AsyncAPI's parser.
+WARNING = 1
 SPECTRAL = ("@stoplight/spectral-cli", "dist/index.js")
 
 
@@ -87,6 +90,41 @@ def test_redocly_and_spectral_find_nothing_in_flows(tmp_path: Path) -> None:
     printed = run(*command, "--config", "redocly.yaml", directory=tmp_path)
     assert '"warnings": 0' in printed
     assert "No results" in run(*node(*SPECTRAL), "lint", flows, "-r", "spectral.yaml", directory=tmp_path)
+
+
+@pytest.fixture
+def asyncapi(tmp_path: Path) -> Path:
+    path = tmp_path / "asyncapi.json"
+    path.write_bytes(encode_asyncapi(load_contract()["info"]["version"]))
+    return path
+
+
+def parse_asyncapi(path: Path) -> tuple[list[str], int]:
+    """Return the errors and warnings of AsyncAPI's own parser, and how many operations it found."""
+    program, _ = node("@asyncapi/parser", "package.json")
+    script = HERE / "parse_asyncapi.cjs"
+    printed = orjson.loads(run(program, script, os.environ["OPENCLAW_LINT_DIR"], path, directory=path.parent))
+    return [str(one["code"]) for one in printed["diagnostics"] if one["severity"] <= WARNING], printed["operations"]
+
+
+def test_asyncapi_parser_finds_nothing(asyncapi: Path) -> None:
+    operations = orjson.loads(asyncapi.read_bytes())["operations"]
+    assert parse_asyncapi(asyncapi) == ([], len(operations))
+
+
+def test_asyncapi_parser_finds_a_fault(asyncapi: Path) -> None:
+    document = orjson.loads(asyncapi.read_bytes())
+    document["operations"]["health"]["messages"] = [{"$ref": "#/channels/gateway/messages/nothing"}]
+    asyncapi.write_bytes(orjson.dumps(document))
+    assert "invalid-ref" in parse_asyncapi(asyncapi)[0]
+
+
+def test_spectral_finds_nothing_in_asyncapi(asyncapi: Path) -> None:
+    # Each operator has an address of its own, which the document cannot know.
+    rules = "extends: ['spectral:asyncapi']\nrules: {asyncapi-info-contact-properties: off}\n"
+    (asyncapi.parent / "spectral.yaml").write_text(rules)
+    command: list[str | Path] = [*node(*SPECTRAL), "lint", asyncapi, "-r", "spectral.yaml", "--fail-severity", "warn"]
+    assert "(0 errors, 0 warnings" in run(*command, directory=asyncapi.parent)
 
 
 def test_types_for_typescript_are_generated_without_warnings(document: Path) -> None:
