@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from service import __version__
-from service.api.metrics.rows import CPU_SECONDS, GAUGES, PROCESS, ROWS, Kind, Row
+from service.api.metrics.rows import CPU_SECONDS, GAUGES, PROCESS, ROWS, Events, Kind, Row
 from service.api.metrics.tallies import DIRECTORY_KEY, Figures, Tally, publish, read_published
 from service.core.concurrency import sleep, spawn
 
@@ -36,7 +36,7 @@ class Metrics(Collector):
         directory = os.environ.get(DIRECTORY_KEY)
         self._shared = None if directory is None else Path(directory)
         self._read_gauges = read_gauges
-        self._tallies = [Tally(row) for row in ROWS]
+        self._tallies = [Tally(events, rows) for events, rows in _rows_by_events().items()]
         self._process = ProcessCollector(registry=None)
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -44,14 +44,14 @@ class Metrics(Collector):
     def connect(self) -> None:
         """Begin to count."""
         for tally in self._tallies:
-            tally.row.signal.connect(tally.receive)
+            tally.events.signal.connect(tally.receive)
         if self._shared is not None:
             self._sharing = spawn(self._share, self._shared)
 
     def disconnect(self) -> None:
         """Stop counting."""
         for tally in self._tallies:
-            tally.row.signal.disconnect(tally.receive)
+            tally.events.signal.disconnect(tally.receive)
         if self._shared is not None:
             self._sharing.kill()
 
@@ -91,13 +91,22 @@ class Metrics(Collector):
             sleep(_SHARE_SECONDS)
 
     def _read(self) -> Figures:
-        figures: Figures = {tally.row.name: tally.figures for tally in self._tallies}
+        figures: Figures = {}
+        for tally in self._tallies:
+            figures |= tally.read()
         for (name, labels), value in self._read_gauges().items():
             figures.setdefault(name, {})[labels] = [value]
         if self._shared is not None:
             samples = (sample for family in self._process.collect() for sample in family.samples)
             figures |= {sample.name: {(): [sample.value]} for sample in samples if sample.name in PROCESS}
         return figures
+
+
+def _rows_by_events() -> dict[Events, list[Row]]:
+    rows: dict[Events, list[Row]] = {}
+    for row in ROWS:
+        rows.setdefault(row.events, []).append(row)
+    return rows
 
 
 def _to_family(row: Row, series: Mapping[tuple[str, ...], list[float]]) -> Metric:

@@ -7,8 +7,9 @@ routes and error codes are those of the configuration and of this program, and m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
+from operator import attrgetter
 from typing import Any
 
 from service.core import signals
@@ -16,8 +17,7 @@ from service.core.dataclass import record
 from service.core.signals import Signal
 from service.core.usage import to_dollars
 
-#: Values of the labels, and the amount to add or observe.
-Sample = tuple[tuple[str, ...], float]
+Labels = tuple[str, ...]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)  # OpenTelemetry's, for up to a million
@@ -38,15 +38,35 @@ class Kind(Enum):
 
 
 @record
+class Events:
+    """The events of a signal, counted once `batch` of them have happened, or when somebody reads the figures.
+
+    Those for which `read_key` returns the same have the same labels in every metric, and are counted together.
+    """
+
+    signal: Signal[Any]
+    read_key: Callable[[Any], tuple[Any, ...]]
+    batch: int = 100
+
+
+def _one(_: object) -> float:
+    return 1
+
+
+@record
 class Row:
-    """A metric of a signal: `read` returns what an event adds to it."""
+    """A metric of events: their key gives its `labels` by `to_labels`.
+
+    `amounts` return what an event adds, or `None` for nothing; the keys are the values of further labels.
+    """
 
     kind: Kind
     name: str
     text: str
-    labels: tuple[str, ...]
-    signal: Signal[Any]
-    read: Callable[[Any], Iterable[Sample]]
+    labels: Labels
+    events: Events
+    to_labels: Callable[..., Labels]
+    amounts: Mapping[Labels, Callable[[Any], float | None]]
     buckets: tuple[float, ...] = _SECONDS
 
 
@@ -64,66 +84,59 @@ def _split(ref: str | None) -> tuple[str, str]:
     return provider, model
 
 
-def _request(event: signals.RequestEnded) -> Iterable[Sample]:
-    method = event.method if event.method in _METHODS else _OTHER
-    return (((method, event.route or _OTHER, str(event.status)), event.seconds),)
+def _no_labels(*_: object) -> Labels:
+    return ()
 
 
-def _run(event: signals.RunFinished) -> Iterable[Sample]:
-    return (((event.agent, *_split(event.model), event.protocol, event.outcome), 1),)
+def _to_request_labels(method: str, route: str | None, status: int) -> Labels:
+    return method if method in _METHODS else _OTHER, route or _OTHER, str(status)
 
 
-def _run_seconds(event: signals.RunFinished) -> Iterable[Sample]:
-    return () if event.seconds is None else (((*_split(event.model), event.outcome), event.seconds),)
+def _to_run_labels(agent: str, model: str | None, protocol: str, outcome: str) -> Labels:
+    return agent, *_split(model), protocol, outcome
 
 
-def _first_output(event: signals.RunFinished) -> Iterable[Sample]:
-    return () if event.first_output_seconds is None else ((_split(event.model), event.first_output_seconds),)
+def _to_outcome_labels(_agent: str, model: str | None, _protocol: str, outcome: str) -> Labels:
+    return *_split(model), outcome
 
 
-def _tokens(event: signals.RunFinished) -> Iterable[Sample]:
-    return (((event.agent, *labels), count) for labels, count in _token_usage(event))
+def _to_model_labels(_agent: str, model: str | None, *_: str) -> Labels:
+    return _split(model)
 
 
-def _token_usage(event: signals.RunFinished) -> Iterable[Sample]:
-    usage, model = event.usage, _split(event.model)
-    counts = {
-        "input": usage.input_tokens,
-        "output": usage.output_tokens,
-        "cache_read": usage.cached_tokens,
-        "reasoning": usage.reasoning_tokens,
-    }
-    return [((*model, kind), count) for kind, count in counts.items() if count]
+def _to_agent_labels(agent: str, model: str | None, *_: str) -> Labels:
+    return agent, *_split(model)
 
 
-def _cost(event: signals.RunFinished) -> Iterable[Sample]:
-    cost = to_dollars(event.usage.cost_nano)
-    return (((event.agent, *_split(event.model)), cost),) if cost else ()
+def _to_call_labels(model: str, outcome: str) -> Labels:
+    return *_split(model), outcome
 
 
-def _call(event: signals.ModelCalled) -> Iterable[Sample]:
-    return (((*_split(event.model), event.outcome), 1),)
+def _to_failover_labels(model: str, fallback: str, reason: str) -> Labels:
+    return *_split(model), *_split(fallback), reason
 
 
-def _call_seconds(event: signals.ModelCalled) -> Iterable[Sample]:
-    return (((*_split(event.model), event.outcome), event.seconds),)
+def _to_tool_labels(name: str | None, outcome: str) -> Labels:
+    return name or _OTHER, outcome
 
 
-def _failover(event: signals.ModelReplaced) -> Iterable[Sample]:
-    return (((*_split(event.model), *_split(event.fallback), event.reason), 1),)
+_REQUESTS = Events(signals.request_ended, attrgetter("method", "route", "status"))
+_STREAMS = Events(signals.stream_changed, _no_labels)
+_RUNS = Events(signals.run_finished, attrgetter("agent", "model", "protocol", "outcome"))
+_CALLS = Events(signals.model_called, attrgetter("model", "outcome"))
+_FAILOVERS = Events(signals.model_replaced, attrgetter("model", "fallback", "reason"))
+_TOOLS = Events(signals.tool_executed, attrgetter("name", "outcome"), batch=1)  # results may be large
+_COMMITS = Events(signals.committed, lambda event: ("error" if event.failed else "ok",))
+_LOGINS = Events(signals.login_failed, _no_labels)
 
-
-def _tool(event: signals.ToolExecuted) -> Iterable[Sample]:
-    return (((event.name or _OTHER, event.outcome), 1),)
-
-
-def _tool_seconds(event: signals.ToolExecuted) -> Iterable[Sample]:
-    return (((event.name or _OTHER, event.outcome), event.seconds),)
-
-
-def _commit(event: signals.Committed) -> Iterable[Sample]:
-    return ((("error" if event.failed else "ok",), event.seconds),)
-
+_ONE: Mapping[Labels, Callable[[Any], float]] = {(): _one}
+_DURATION: Mapping[Labels, Callable[[Any], float | None]] = {(): attrgetter("seconds")}
+_TOKEN_USAGE: Mapping[Labels, Callable[[signals.RunFinished], float | None]] = {
+    ("input",): lambda event: event.usage.input_tokens or None,
+    ("output",): lambda event: event.usage.output_tokens or None,
+    ("cache_read",): lambda event: event.usage.cached_tokens or None,
+    ("reasoning",): lambda event: event.usage.reasoning_tokens or None,
+}
 
 _MODEL = ("provider", "model")
 _OUTCOME = (*_MODEL, "outcome")
@@ -134,72 +147,81 @@ ROWS = (
         "openclaw_http_request_duration_seconds",
         "HTTP requests by path, from their first byte to the end of their response; a WebSocket's until it is closed.",
         ("method", "route", "status"),
-        signals.request_ended,
-        _request,
+        _REQUESTS,
+        _to_request_labels,
+        _DURATION,
     ),
     Row(
         Kind.GAUGE,
         "openclaw_http_streams",
         "Open streams of Server-Sent Events.",
         (),
-        signals.stream_changed,
-        lambda event: (((), event.change),),
+        _STREAMS,
+        _no_labels,
+        {(): attrgetter("change")},
     ),
     Row(
         Kind.COUNTER,
         "openclaw_run_completed",
         "Runs that have ended or were refused before they began. The outcome is ok or an error code.",
         ("agent", *_MODEL, "trigger", "outcome"),
-        signals.run_finished,
-        _run,
+        _RUNS,
+        _to_run_labels,
+        _ONE,
     ),
     Row(
         Kind.HISTOGRAM,
         "openclaw_run_duration_seconds",
         "Runs, from their begin to their end.",
         _OUTCOME,
-        signals.run_finished,
-        _run_seconds,
+        _RUNS,
+        _to_outcome_labels,
+        _DURATION,
     ),
     Row(
         Kind.HISTOGRAM,
         "openclaw_run_time_to_first_token_seconds",
         "From the acceptance of a run to its first output.",
         _MODEL,
-        signals.run_finished,
-        _first_output,
+        _RUNS,
+        _to_model_labels,
+        {(): attrgetter("first_output_seconds")},
     ),
     Row(
         Kind.HISTOGRAM,
         "openclaw_run_queue_wait_seconds",
         "Wait of runs for earlier ones of their session, and for a free slot.",
         (),
-        signals.run_finished,
-        lambda event: (((), event.queued_seconds),),
+        _RUNS,
+        _no_labels,
+        {(): attrgetter("queued_seconds")},
     ),
     Row(
         Kind.COUNTER,
         "openclaw_model_tokens",
         "Tokens of runs. Those read from a cache are part of the input, and those of reasoning of the output.",
         ("agent", *_MODEL, "token_type"),
-        signals.run_finished,
-        _tokens,
+        _RUNS,
+        _to_agent_labels,
+        _TOKEN_USAGE,
     ),
     Row(
         Kind.COUNTER,
         "openclaw_model_cost_usd",
         "Cost of runs in US dollars, of those whose cost is known.",
         ("agent", *_MODEL),
-        signals.run_finished,
-        _cost,
+        _RUNS,
+        _to_agent_labels,
+        {(): lambda event: to_dollars(event.usage.cost_nano) or None},
     ),
     Row(
         Kind.HISTOGRAM,
         "openclaw_gen_ai_client_token_usage",
         "Tokens of a run.",
         (*_MODEL, "token_type"),
-        signals.run_finished,
-        _token_usage,
+        _RUNS,
+        _to_model_labels,
+        _TOKEN_USAGE,
         _TOKENS,
     ),
     Row(
@@ -207,56 +229,63 @@ ROWS = (
         "openclaw_model_call",
         "Attempts to have a model answer. The outcome is ok, cancelled, or an error code.",
         _OUTCOME,
-        signals.model_called,
-        _call,
+        _CALLS,
+        _to_call_labels,
+        _ONE,
     ),
     Row(
         Kind.HISTOGRAM,
         "openclaw_model_call_duration_seconds",
         "Attempts to have a model answer.",
         _OUTCOME,
-        signals.model_called,
-        _call_seconds,
+        _CALLS,
+        _to_call_labels,
+        _DURATION,
     ),
     Row(
         Kind.COUNTER,
         "openclaw_model_failover",
         "Changes to a fallback. The reason is the error code of the model that failed.",
         ("from_provider", "from_model", "to_provider", "to_model", "reason"),
-        signals.model_replaced,
-        _failover,
+        _FAILOVERS,
+        _to_failover_labels,
+        _ONE,
     ),
     Row(
         Kind.COUNTER,
         "openclaw_tool_execution",
         "Calls of the agents' own tools.",
         ("tool", "outcome"),
-        signals.tool_executed,
-        _tool,
+        _TOOLS,
+        _to_tool_labels,
+        _ONE,
     ),
     Row(
         Kind.HISTOGRAM,
         "openclaw_tool_execution_duration_seconds",
         "Calls of the agents' own tools.",
         ("tool", "outcome"),
-        signals.tool_executed,
-        _tool_seconds,
+        _TOOLS,
+        _to_tool_labels,
+        _DURATION,
     ),
     Row(
         Kind.HISTOGRAM,
         "openclaw_database_commit_duration_seconds",
         "Transactions that write, retries included.",
         ("outcome",),
-        signals.committed,
-        _commit,
+        _COMMITS,
+        lambda outcome: (outcome,),
+        _DURATION,
     ),
     Row(
         Kind.HISTOGRAM,
         "openclaw_database_commit_operations",
         "Changes that were committed together.",
         (),
-        signals.committed,
-        lambda event: (((), event.operations),),
+        _COMMITS,
+        _no_labels,
+        {(): attrgetter("operations")},
         _OPERATIONS,
     ),
     Row(
@@ -264,8 +293,9 @@ ROWS = (
         "openclaw_login_failures",
         "Wrong tokens and passwords.",
         (),
-        signals.login_failed,
-        lambda _: (((), 1),),
+        _LOGINS,
+        _no_labels,
+        _ONE,
     ),
 )
 

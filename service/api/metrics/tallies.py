@@ -1,7 +1,7 @@
 """Counts of the signals of this process, and their sums over several processes.
 
-An event costs a look-up and an addition for each metric. The figures of a process are plain lists of numbers by metric
-and labels, so that processes can share them as files.
+An event waits until there are enough to be counted together, by their labels: a tenth of the cost of counting each. The
+figures of a process are plain lists of numbers by metric and labels, so that processes can share them as files.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ from __future__ import annotations
 import fcntl
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from service.api.metrics.rows import CPU_SECONDS, ROWS, Kind, Row
+from service.api.metrics.rows import CPU_SECONDS, ROWS, Events, Kind, Labels, Row
 
 #: The environment variable with the directory where worker processes share their figures.
 DIRECTORY_KEY = "OPENCLAW_METRICS_DIR"
 
 #: By the name of the metric and the values of its labels: one number, or for a histogram the observations in each
 #: bucket, those above all of them, and the sum of what was observed.
-Figures = dict[str, dict[tuple[str, ...], list[float]]]
+Figures = dict[str, dict[Labels, list[float]]]
 
 _ENDED = "ended.json"
 
@@ -32,32 +33,52 @@ _LASTING = {CPU_SECONDS, *(row.name for row in ROWS if row.kind is not Kind.GAUG
 
 
 class Tally:
-    """The sums of what events add to the metric of `row`."""
+    """The sums of what events add to the metrics of `rows`, all of the same signal."""
 
-    def __init__(self, row: Row) -> None:
-        self.row = row
-        self.figures: dict[tuple[str, ...], list[float]] = {}
-        self._empty = [0.0] * (len(row.buckets) + 2 if row.kind is Kind.HISTOGRAM else 1)
-        if not row.labels:
-            self.figures[()] = self._empty.copy()
-        self.receive = self._observe if row.kind is Kind.HISTOGRAM else self._add
+    def __init__(self, events: Events, rows: Iterable[Row]) -> None:
+        self.events = events
+        self._rows = [(row, _zeros(row), _starting_series(row)) for row in rows]
+        self._waiting: list[Any] = []
 
-    def _add(self, event: Any) -> None:
-        figures = self.figures
-        for labels, amount in self.row.read(event):
-            counts = figures.get(labels)
-            if counts is None:
-                counts = figures[labels] = self._empty.copy()
-            counts[0] += amount
+    def receive(self, event: Any) -> None:
+        """Count an event."""
+        waiting = self._waiting
+        waiting.append(event)
+        if len(waiting) >= self.events.batch:
+            self._count()
 
-    def _observe(self, event: Any) -> None:
-        figures, row = self.figures, self.row
-        for labels, amount in row.read(event):
-            counts = figures.get(labels)
-            if counts is None:
-                counts = figures[labels] = self._empty.copy()
-            counts[bisect_left(row.buckets, amount)] += 1
-            counts[-1] += amount
+    def read(self) -> Figures:
+        """Return the figures of the metrics."""
+        self._count()
+        return {row.name: series for row, _, series in self._rows}
+
+    def _count(self) -> None:
+        events, self._waiting = self._waiting, []
+        groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
+        for event in events:
+            groups[self.events.read_key(event)].append(event)
+        for key, group in groups.items():
+            for row, zeros, series in self._rows:
+                labels = row.to_labels(*key)
+                for further, read_amount in row.amounts.items():
+                    amounts = [amount for amount in map(read_amount, group) if amount is not None]
+                    if amounts:
+                        _add(row, series.setdefault((*labels, *further), zeros.copy()), amounts)
+
+
+def _zeros(row: Row) -> list[float]:
+    return [0.0] * (len(row.buckets) + 2 if row.kind is Kind.HISTOGRAM else 1)
+
+
+def _starting_series(row: Row) -> dict[Labels, list[float]]:
+    return {} if row.labels else {(): _zeros(row)}
+
+
+def _add(row: Row, numbers: list[float], amounts: Sequence[float]) -> None:
+    numbers[-1] += sum(amounts)
+    if row.kind is Kind.HISTOGRAM:
+        for amount in amounts:
+            numbers[bisect_left(row.buckets, amount)] += 1
 
 
 def add_up(parts: Iterable[Figures]) -> Figures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -10,42 +11,68 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
-from service.api.metrics.rows import CPU_SECONDS, ROWS, Kind, Row
+from service.api.metrics.rows import CPU_SECONDS, ROWS, Events, Kind, Row
 from service.api.metrics.tallies import Tally, publish, read_published, retire
+from service.core.dataclass import replace
 from service.core.signals import Signal
 
 BUCKETS = (0.5, 1, 2.5)
 
 
-def tally_of(kind: Kind, labels: tuple[str, ...] = ("label",)) -> Tally:
-    return Tally(Row(kind, "name", "Text.", labels, Signal(), lambda event: event, BUCKETS))
+def row_of(kind: Kind, labels: tuple[str, ...] = ("label",), *, batch: int = 3) -> Row:
+    """Return a metric of events that are pairs of a label and an amount."""
+    events = Events(Signal(), lambda event: (event[0],) if labels else (), batch)
+    return Row(kind, "name", "Text.", labels, events, lambda *key: key, {(): itemgetter(1)}, BUCKETS)
 
 
-@given(st.lists(st.sampled_from([0.0, 0.5, 0.75, 1.0, 2.5, 2.6, 1e9])))
-def test_observation_counts_in_the_bucket_of_prometheus(values: list[float]) -> None:
-    tally = tally_of(Kind.HISTOGRAM)
+def figures_of(row: Row, *events: tuple[str, float | None]) -> dict[tuple[str, ...], list[float]]:
+    tally = Tally(row.events, [row])
+    for event in events:
+        tally.receive(event)
+    return tally.read()[row.name]
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 0.75, 1.0, 2.5, 2.6, 1e9])), st.integers(1, 4))
+def test_observation_counts_in_the_bucket_of_prometheus(values: list[float], batch: int) -> None:
     registry = CollectorRegistry()
     histogram = Histogram("name", "Text.", ("label",), registry=registry, buckets=BUCKETS).labels("a")
     for value in values:
-        tally.receive([(("a",), value)])
         histogram.observe(value)
-    *counts, total = tally.figures.get(("a",), [0.0] * 5)
+    figures = figures_of(row_of(Kind.HISTOGRAM, batch=batch), *(("a", value) for value in values))
+    *counts, total = figures.get(("a",), [0.0] * 5)
     bounds = ("0.5", "1.0", "2.5", "+Inf")
     expected = [registry.get_sample_value("name_bucket", {"label": "a", "le": bound}) for bound in bounds]
     assert [sum(counts[: index + 1]) for index in range(4)] == expected
     assert total == pytest.approx(registry.get_sample_value("name_sum", {"label": "a"}))
 
 
-def test_amounts_add_up_by_their_labels() -> None:
-    tally = tally_of(Kind.COUNTER)
-    tally.receive([(("a",), 1), (("b",), 2)])
-    tally.receive([(("a",), 3)])
-    assert tally.figures == {("a",): [4], ("b",): [2]}
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=10), st.integers(1, 4))
+def test_amounts_add_up_by_their_labels(events: list[tuple[str, int]], batch: int) -> None:
+    expected = {(label,): [sum(amount for one, amount in events if one == label)] for label, _ in events}
+    assert figures_of(row_of(Kind.COUNTER, batch=batch), *events) == expected
+
+
+def test_event_without_an_amount_adds_no_series() -> None:
+    assert figures_of(row_of(Kind.HISTOGRAM), ("a", None), ("b", 1)) == {("b",): [0, 1, 0, 0, 1]}
+
+
+def test_amounts_of_one_event_count_under_further_labels() -> None:
+    row = replace(row_of(Kind.COUNTER), amounts={("first",): itemgetter(1), ("second",): lambda event: 2 * event[1]})
+    assert figures_of(row, ("a", 1), ("a", 2)) == {("a", "first"): [3], ("a", "second"): [6]}
+
+
+def test_figures_that_were_read_count_on() -> None:
+    row = row_of(Kind.COUNTER)
+    tally = Tally(row.events, [row])
+    for amount in (1, 2):
+        tally.receive(("a", amount))
+        figures = tally.read()
+    assert figures[row.name] == {("a",): [3]}
 
 
 def test_metric_without_labels_begins_with_zero() -> None:
-    assert tally_of(Kind.COUNTER, labels=()).figures == {(): [0]}
-    assert tally_of(Kind.COUNTER).figures == {}
+    assert figures_of(row_of(Kind.COUNTER, labels=())) == {(): [0]}
+    assert figures_of(row_of(Kind.COUNTER)) == {}
 
 
 def test_process_that_ended_keeps_its_counts_and_loses_its_gauges(tmp_path: Path) -> None:
