@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import string
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
@@ -38,7 +39,7 @@ _access_log = logging.getLogger("openclaw.access")
 _STDERR = 2
 _own = logging.getLogger("openclaw")
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:;/@%+*~!?&-]+")  # ranges alone: a class such as \w takes three times as long
-_PLAIN_LINE = re.compile(r"[A-Za-z0-9_.,:;/@%+*~!?&= -]+")
+_PLAIN_BYTES = (string.ascii_letters + string.digits + "_.,:;/@%+*~!?&-").encode()
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _ISO_FORMAT = "%Y-%m-%dT%H:%M:%S"
 
@@ -65,16 +66,17 @@ class _Stamp:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._cached = -1, ""
+        self._second, self._text = -1, ""
+        fraction = ".{:03d}Z" if as_json else ",{:03d}"
+        self._fractions = [fraction.format(millisecond) for millisecond in range(1000)]
 
     def __call__(self, created: float) -> str:
-        second, text = self._cached
-        if second != int(created):
+        second = int(created)
+        if second != self._second:
             moment = (time.gmtime if self._as_json else time.localtime)(created)
-            text = time.strftime(_ISO_FORMAT if self._as_json else _TIME_FORMAT, moment)
-            self._cached = int(created), text
-        milliseconds = int(created % 1 * 1000)
-        return f"{text}.{milliseconds:03d}Z" if self._as_json else f"{text},{milliseconds:03d}"
+            self._text = time.strftime(_ISO_FORMAT if self._as_json else _TIME_FORMAT, moment)
+            self._second = second
+        return self._text + self._fractions[int((created - second) * 1000)]
 
 
 class _Handler(logging.Handler, ABC):
@@ -284,14 +286,11 @@ def with_optional(fields: dict[str, str | float], optional: Mapping[str, str | f
 
 def to_logfmt_line(fields: Fields) -> str:
     """Format `fields` as `key=value`."""
-    template, template_characters = _template(tuple(fields))
+    template, template_characters, separators = _template(tuple(fields))
     line = template % tuple(fields.values())
-    count = len(fields)
     is_plain = (
         len(line) <= template_characters + MAX_VALUE_CHARACTERS
-        and _PLAIN_LINE.fullmatch(line)
-        and line.count("=") == count
-        and line.count(" ") == count - 1
+        and line.encode(errors="backslashreplace").translate(None, _PLAIN_BYTES) == separators
         and "= " not in line
         and line[-1] != "="
     )
@@ -299,9 +298,13 @@ def to_logfmt_line(fields: Fields) -> str:
 
 
 @lru_cache(maxsize=256)
-def _template(keys: tuple[str, ...]) -> tuple[str, int]:
-    """Return the format of a line with values for `keys`, and its length without them."""
-    return " ".join([f"{key}=%s" for key in keys]), sum(map(len, keys)) + 2 * len(keys) - 1
+def _template(keys: tuple[str, ...]) -> tuple[str, int, bytes]:
+    """Return the format of a line with values for `keys`, its length without them, and its characters between."""
+    return (
+        " ".join([f"{key}=%s" for key in keys]),
+        sum(map(len, keys)) + 2 * len(keys) - 1,
+        b" ".join([b"="] * len(keys)),
+    )
 
 
 def to_logfmt(value: str | float) -> str:
