@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from support.chat import ask, chunks_of, error_of, text_of
 from support.databases import Postgres
 from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.polling import until
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import WORDS
 
@@ -67,17 +67,6 @@ def pages(client: httpx.Client, *, between: Callable[[], object] = lambda: None,
             return found
         after = {"after": page["next_cursor"]}
         between()
-
-
-def until(look: Callable[[], Any]) -> Any:
-    """Poll `look` until it returns a true value."""
-    give_up_at = time.monotonic() + GENEROUS_SECONDS
-    while time.monotonic() < give_up_at:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come to pass")
 
 
 def test_session_is_listed_and_returned_with_messages(talk: httpx.Client) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict, replace
-from itertools import count
-from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -17,8 +13,6 @@ from service.core.concurrency import deadline, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import ApprovalDecision, Role, ToolApproval, text_message
 from service.storage.cluster.membership import _Evict
-from service.storage.database.database import Database
-from service.storage.database.open import open_database
 from service.storage.runs.approvals import NO_RUN, ApprovalRecord, ApprovalState, NewApproval, _Create
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.pruning import Pruner
@@ -27,22 +21,6 @@ GENEROUS_SECONDS = 60
 KEY = "agent:main:team"
 NEW = NewApproval("a", KEY, "run", "main", "write", "{}", "call", "write", 1_000, 601_000)
 ALLOW, SESSION, DENY = ApprovalDecision.ALLOW_ONCE, ApprovalDecision.ALLOW_SESSION, ApprovalDecision.DENY
-
-
-@pytest.fixture
-def ann(database: Database) -> Iterator[Transcripts]:
-    """A gateway."""
-    with closing(Transcripts(database, new_id=map("ann {}".format, count()).__next__)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def ben(ann: Transcripts, database_url: str | None, tmp_path: Path) -> Iterator[Transcripts]:
-    """Another gateway that shares its database."""
-    del ann
-    opened = Transcripts(open_database(database_url, tmp_path), new_id=map("ben {}".format, count()).__next__)
-    with closing(opened):
-        yield opened
 
 
 def named(approval_id: str, **changes: object) -> NewApproval:

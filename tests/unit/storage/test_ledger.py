@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +17,12 @@ from service.core.errors import GatewayError
 from service.core.messages import Role, Usage, text_message
 from service.core.processes.identity import this_process
 from service.storage.cluster.membership import _Evict, _Join
-from service.storage.database.database import Database
 from service.storage.database.open import open_database
 from service.storage.runs.ledger import OpenRun
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 
 GENEROUS_SECONDS = 60
 KEY = "agent:main:team"
-
-
-@pytest.fixture
-def ann(database: Database) -> Iterator[Transcripts]:
-    """A gateway."""
-    with closing(Transcripts(database, new_id=map("ann {}".format, count()).__next__)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def ben(ann: Transcripts, database_url: str | None, tmp_path: Path) -> Iterator[Transcripts]:
-    """Another gateway that shares its database."""
-    del ann
-    opened = Transcripts(open_database(database_url, tmp_path), new_id=map("ben {}".format, count()).__next__)
-    with closing(opened):
-        yield opened
 
 
 def new_run(run_id: str, *, key: str = KEY, stateless: bool = False) -> AcceptedRun:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from itertools import count
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from support.transcripts import Transcripts
 
 from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
-from service.storage.database.database import Database, SingleOperation
-from service.storage.database.open import open_database
+from service.storage.database.database import SingleOperation
 from service.storage.database.schema import stateless_turns
 from service.storage.runs.finishing import FinishRun
 from service.storage.runs.idempotency import IdempotencyKey
@@ -29,22 +24,6 @@ MESSAGES = (
     text_message(Role.ASSISTANT, "là 1"),
 )
 ANSWERED = RunOutcome(RunState.OK, Usage(7, 5, 3), "m/a", "stop", messages=MESSAGES, reply_count=3)
-
-
-@pytest.fixture
-def ann(database: Database) -> Iterator[Transcripts]:
-    """A gateway."""
-    with closing(Transcripts(database, new_id=map("ann {}".format, count()).__next__)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def ben(ann: Transcripts, database_url: str | None, tmp_path: Path) -> Iterator[Transcripts]:
-    """Another gateway that shares its database."""
-    del ann
-    opened = Transcripts(open_database(database_url, tmp_path), new_id=map("ben {}".format, count()).__next__)
-    with closing(opened):
-        yield opened
 
 
 class Move(SingleOperation[None]):
