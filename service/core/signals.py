@@ -146,6 +146,27 @@ class ModelCalled:
 
 
 @record
+class EmbeddingCalling:
+    """A model (`provider/model`) is asked for embeddings, in this greenlet; see `RunTaken` for the caller's members."""
+
+    model: str
+    agent: str
+    dimensions: int | None
+    caller_trace: Mapping[str, str] | None
+    key_id: str | None
+    request_id: str | None
+
+
+@record
+class EmbeddingCalled:
+    """The end of an `EmbeddingCalling`, with all its attempts: `outcome` is "ok" or an error code."""
+
+    outcome: str
+    usage: Usage
+    attempts: int
+
+
+@record
 class ModelReplaced:
     """A fallback is asked because a model failed with the error code `reason`."""
 
@@ -206,6 +227,8 @@ run_finished: Signal[RunFinished] = Signal()
 model_calling: Signal[ModelCalling] = Signal()
 model_answered: Signal[ModelAnswered] = Signal()
 model_called: Signal[ModelCalled] = Signal()
+embedding_calling: Signal[EmbeddingCalling] = Signal()
+embedding_called: Signal[EmbeddingCalled] = Signal()
 model_replaced: Signal[ModelReplaced] = Signal()
 tool_calling: Signal[ToolCalling] = Signal()
 tool_executed: Signal[ToolExecuted] = Signal()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import random as randomness
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import orjson
 
@@ -17,6 +17,7 @@ from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
 from service.core.principal import Principal
+from service.core.signals import EmbeddingCalled, EmbeddingCalling, embedding_called, embedding_calling
 from service.core.usage import ModelCall
 from service.gateway.budgets import Budgets
 from service.gateway.limiter import Limiter, estimate_inputs
@@ -46,7 +47,10 @@ _MOST_KEPT = 16 * 1024 * 1024
 
 @record
 class EmbeddingTask:
-    """A request for vectors: `model` and `agent_id` name the agent, `provider_model` another model."""
+    """A request for vectors: `model` and `agent_id` name the agent, `provider_model` another model.
+
+    `caller_trace` are the caller's headers of W3C's Trace Context.
+    """
 
     inputs: Sequence[str] | Sequence[Sequence[int]]
     model: str | None
@@ -55,6 +59,8 @@ class EmbeddingTask:
     dimensions: int | None
     user: str | None
     principal: Principal
+    request_id: str | None = None
+    caller_trace: Mapping[str, str] | None = None
 
 
 class _Work:
@@ -181,6 +187,32 @@ class Embedder:
         return int(self._clock() * 1000)
 
 
+class _Signals:
+    """The signals of a model that is asked for embeddings, around all attempts; `calls` has what each used."""
+
+    def __init__(self, task: EmbeddingTask, agent: Agent, chosen: ChosenModel, calls: Sequence[ModelCall]) -> None:
+        self._calls = calls
+        self._attempts = 0
+        self._beginning = EmbeddingCalling(
+            chosen.ref, agent.id, task.dimensions, task.caller_trace, task.principal.key_id, task.request_id
+        )
+
+    def note_attempt(self) -> None:
+        """Count an attempt."""
+        self._attempts += 1
+
+    def __enter__(self) -> Self:
+        embedding_calling.emit(self._beginning)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        outcome = "ok" if error is None else "run_timeout" if isinstance(error, Deadline) else "cancelled"
+        if isinstance(error, GatewayError):
+            outcome = error.code
+        usage = self._calls[-1].usage if self._calls else Usage()
+        embedding_called.emit(EmbeddingCalled(outcome, usage, self._attempts))
+
+
 def find_agent(task: EmbeddingTask, lease: RuntimeLease) -> Agent:
     """Return the agent of a request. Raises the errors of `Roster.resolve`."""
     return lease.runtime.roster.of(task.principal).resolve(task.model, task.agent_id)
@@ -207,7 +239,10 @@ def create_embeddings(
     try:
         with deadline(agent.timeout_seconds):
             slot.take(agent.timeout_seconds)
-            return _with_retries(runtime.limits.retries, lambda: _embed_once(provider, chosen, request, calls))
+            with _Signals(task, agent, chosen, calls) as signals:
+                return _with_retries(
+                    runtime.limits.retries, lambda: _embed_once(provider, chosen, request, calls, signals)
+                )
     except Deadline:
         text = f"The embeddings took longer than {agent.timeout_seconds:g} seconds."
         raise GatewayError("run_timeout", text) from None
@@ -219,8 +254,13 @@ def create_embeddings(
 
 
 def _embed_once(
-    provider: EmbeddingProvider, chosen: ChosenModel, request: EmbeddingRequest, calls: list[ModelCall]
+    provider: EmbeddingProvider,
+    chosen: ChosenModel,
+    request: EmbeddingRequest,
+    calls: list[ModelCall],
+    signals: _Signals,
 ) -> Embeddings:
+    signals.note_attempt()
     usage: Usage | None = Usage(cost_nano=None)  # of a call that is cut off
     try:
         found = provider.embed(request)

@@ -20,6 +20,7 @@ from service.api.http.published_contract import PublishedContract
 from service.api.http.run_response import to_run
 from service.api.login_limiter import SharedLoginLimiter
 from service.api.settings import ApiSettings, SettingsSlot
+from service.api.traces import are_on, open_traces
 from service.api.websocket.app import WebSocketApp
 from service.api.websocket.approval_feed import ApprovalFeed
 from service.api.websocket.broadcaster import Broadcaster
@@ -97,15 +98,13 @@ def switch_metrics(app: flask.Flask, gateway: Gateway, *, is_on: bool) -> None:
 
 def switch_traces(app: flask.Flask, config: DiagnosticsConfig | None) -> None:
     """Begin or end to send traces as `config` says, `None` for not at all; the library is imported only for them."""
-    is_on = config is not None and config.sends_traces and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+    is_on = config is not None and are_on(config, os.environ)
     before = app.extensions.get("traces")
     if before is not None and not (is_on and config is not None and before.config == config.otel):
         del app.extensions["traces"]
         before.close()
     if is_on and config is not None and "traces" not in app.extensions:
-        from service.api.traces.export import Traces  # noqa: PLC0415
-
-        app.extensions["traces"] = Traces(config.otel, os.environ)
+        app.extensions["traces"] = open_traces(config, os.environ)
 
 
 def _read_figures(gateway: Gateway, hub: Hub) -> Mapping[tuple[str, tuple[str, ...]], float]:

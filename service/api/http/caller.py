@@ -68,6 +68,11 @@ class Caller:
         return self._environ.get(environ_key(name)) or None
 
     @property
+    def origin(self) -> tuple[str | None, Mapping[str, str] | None]:
+        """The request's id and its headers of W3C's Trace Context, `None` without any."""
+        return origin_of(self._environ)
+
+    @property
     def work(self) -> CancelScope:
         """A block of work other than a run, which ends when the caller hangs up."""
         return self._submission
@@ -76,7 +81,7 @@ class Caller:
         """Submit a run. Raises the errors of `Gateway.submit`."""
         try:
             with self._submission:
-                self._run = run = gateway.submit(request, *origin_of(self._environ))
+                self._run = run = gateway.submit(request, *self.origin)
         except GatewayError as error:
             logger.info("request %s was refused: %s", self._environ.get("openclaw.request_id"), error.code)
             raise

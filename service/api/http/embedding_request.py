@@ -29,6 +29,8 @@ def parse_embedding_request(body: Mapping[str, Any], caller: Caller) -> Embeddin
         dimensions=body.get("dimensions"),
         user=body.get("user") or None,
         principal=caller.principal,
+        request_id=caller.origin[0],
+        caller_trace=caller.origin[1],
     )
 
 

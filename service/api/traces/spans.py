@@ -1,4 +1,4 @@
-"""Make spans of what the signals of this process report: runs, and in them calls of models and tools.
+"""Make spans of what the signals of this process report: runs, in them calls of models and tools, and embeddings.
 
 Names and attributes are those of OpenTelemetry's semantic conventions for generative AI; what these lack begins with
 `openclaw.`. A span is the greenlet's current work (`service.core.work`) until it ends, so that log lines have its id
@@ -21,7 +21,7 @@ from service.core.signals import Signal
 from service.core.usage import to_dollars
 from service.core.work import Work, current_work
 
-_AGENT, _CHAT, _TOOL = "invoke_agent", "chat", "execute_tool"
+_AGENT, _CHAT, _TOOL, _EMBEDDINGS = "invoke_agent", "chat", "execute_tool", "embeddings"
 
 #: The conventions' names of providers that are called otherwise here.
 _PROVIDERS = {"gemini": "gcp.gemini", "google": "gcp.gemini", "mistral": "mistral_ai", "xai": "x_ai"}
@@ -43,6 +43,8 @@ class Spans:
             (signals.model_called, self._end_call),
             (signals.tool_calling, self._begin_tool),
             (signals.tool_executed, self._end_tool),
+            (signals.embedding_calling, self._begin_embeddings),
+            (signals.embedding_called, self._end_embeddings),
         ]
         if with_content:
             self._receivers.append((signals.model_answered, self._add_content))
@@ -65,16 +67,17 @@ class Spans:
             "gen_ai.conversation.id": event.session_key,
             "openclaw.run.id": event.run_id,
             "openclaw.protocol": event.protocol,
+            **_caller_attributes(event),
         }
-        if event.key_id is not None:
-            attributes["openclaw.key.id"] = event.key_id
-        if event.request_id is not None:
-            attributes["openclaw.request.id"] = event.request_id
-        around = Context() if event.caller_trace is None else self._propagator.extract(event.caller_trace, Context())
+        around = self._around(event.caller_trace)
         span = self._tracer.start_span(
             f"{_AGENT} {event.agent}", around, SpanKind.INTERNAL, attributes, start_time=int(event.accepted_at * _NANO)
         )
         _make_current(_AGENT, span)
+
+    def _around(self, caller_trace: Mapping[str, str] | None) -> Context:
+        """Return the caller's span, if its request names one, as the parent of another."""
+        return Context() if caller_trace is None else self._propagator.extract(caller_trace, Context())
 
     def _end_run(self, event: signals.RunFinished) -> None:
         span = _take_current(_AGENT)
@@ -117,6 +120,29 @@ class Spans:
             attributes["gen_ai.response.time_to_first_chunk"] = event.first_output_seconds
             _add_first_token(span, event.first_output_seconds)
         span.set_attributes(attributes)
+        _end(span, event.outcome)
+
+    def _begin_embeddings(self, event: signals.EmbeddingCalling) -> None:
+        model = _model_attributes(event.model)
+        attributes = {
+            "gen_ai.operation.name": _EMBEDDINGS,
+            **model,
+            "gen_ai.agent.id": event.agent,
+            **_caller_attributes(event),
+        }
+        if event.dimensions is not None:
+            attributes["gen_ai.embeddings.dimension.count"] = event.dimensions
+        name = f"{_EMBEDDINGS} {model['gen_ai.request.model']}"
+        span = self._tracer.start_span(name, self._around(event.caller_trace), SpanKind.CLIENT, attributes)
+        _make_current(_EMBEDDINGS, span)
+
+    def _end_embeddings(self, event: signals.EmbeddingCalled) -> None:
+        span = _take_current(_EMBEDDINGS)
+        if span is None or not span.is_recording():
+            return
+        span.set_attributes(_usage_attributes(event.usage))
+        if event.attempts > 1:
+            span.set_attribute("openclaw.model_calls", event.attempts)
         _end(span, event.outcome)
 
     def _begin_tool(self, event: signals.ToolCalling) -> None:
@@ -181,6 +207,11 @@ def _add_first_token(span: Any, seconds: float) -> None:
 def _model_attributes(ref: str) -> dict[str, Any]:
     provider, _, model = ref.partition("/")
     return {"gen_ai.provider.name": _PROVIDERS.get(provider, provider), "gen_ai.request.model": model}
+
+
+def _caller_attributes(event: signals.RunTaken | signals.EmbeddingCalling) -> dict[str, Any]:
+    values = {"openclaw.key.id": event.key_id, "openclaw.request.id": event.request_id}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _usage_attributes(usage: Usage) -> dict[str, Any]:

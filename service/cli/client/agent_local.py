@@ -7,13 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 
 from service.agent.conversation import IncomingMessage
 from service.agent.events import RunEnded, TextDelta, ToolStarted
 from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.api.gateway_log import GatewayLog
+from service.api.traces import are_on, open_traces
 from service.api.websocket.run_result import to_meta
 from service.cli.client.agent import (
     AgentEvent,
@@ -33,6 +34,7 @@ from service.core.messages import Message, Role, Sampling, Text
 from service.core.principal import ADMINISTRATOR
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
+from service.gateway.startup_checks import check_traces
 from service.models.output_format import strict_format
 from service.storage.database.errors import StoreError
 from service.storage.runs.records import Protocol
@@ -52,18 +54,26 @@ class LocalAgentClient:
         config = self._config()
         if config.logging.file is not None:
             GatewayLog(self._locations.state_dir, console=False, with_process=True).apply(config.logging)
-        try:
-            gateway = open_gateway(config, self._locations, os.environ)
-        except StoreError as error:
-            raise AgentFailure(str(error)) from None
-        with closing(gateway), on_signal(signal.SIGINT, self._on_interrupt):
+        with self._traces(config):
             try:
-                with deadline(request.timeout_seconds):
-                    yield from self._follow(gateway, self._start(gateway, request))
-            except Deadline:
-                raise timed_out(request.timeout_seconds) from None
-            except GatewayError as error:
-                raise AgentFailure(error.message, error.code) from None
+                gateway = open_gateway(config, self._locations, os.environ)
+            except StoreError as error:
+                raise AgentFailure(str(error)) from None
+            with closing(gateway), on_signal(signal.SIGINT, self._on_interrupt):
+                try:
+                    with deadline(request.timeout_seconds):
+                        yield from self._follow(gateway, self._start(gateway, request))
+                except Deadline:
+                    raise timed_out(request.timeout_seconds) from None
+                except GatewayError as error:
+                    raise AgentFailure(error.message, error.code) from None
+
+    def _traces(self, config: Config) -> AbstractContextManager[object]:
+        """Send traces where they are on, at the end what waits. Raises `ConfigError` without the extra."""
+        if not are_on(config.diagnostics, os.environ):
+            return nullcontext()
+        check_traces(config)
+        return closing(open_traces(config.diagnostics, os.environ))
 
     def _config(self) -> Config:
         # No file is needed: the embedded model works without one.

@@ -19,6 +19,7 @@ from support.collector import CollectedSpan, Collector, collector
 from support.http1_server import eventually
 from support.live import LiveGateway, live_gateway, stubbed_config
 from support.operator_client import operator_client
+from support.preloaded import run
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
@@ -80,6 +81,7 @@ def gateway(
     tools = {"profile": "full"}
     config["agents"]["list"] = [{"id": "main", "workspace": workspace, "tools": tools}]
     config["mcp"] = {"servers": {"near": MCP}}
+    config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
     with live_gateway(tmp_path_factory.mktemp("traces"), config, env=SOON) as running:
         yield running
 
@@ -179,6 +181,58 @@ def test_websocket_request_continues_trace_and_callers_decide_what_is_kept(
     own = collected.of_run(answer.json()["id"], 2)[0]
     assert own.parent_id == ""
     assert not [span for span in collected.spans if span.trace_id == other]
+
+
+def test_embeddings_are_a_span_that_the_provider_continues(
+    client: httpx.Client, collected: Collector, upstream: Upstream
+) -> None:
+    answers = [
+        (503, {"error": {"message": "busy"}}),
+        (200, {"data": [{"embedding": [1]}], "usage": {"prompt_tokens": 5}}),
+    ]
+    upstream.answers["vectors"] = lambda exchange: exchange.json(*answers.pop(0))
+    trace, keyed = "b" * 32, "c" * 32
+    body = {"input": MARKER, "dimensions": 1}
+    headers = {"x-openclaw-model": "stub/vectors", "traceparent": f"00-{trace}-{SPAN}-01", "x-request-id": "of-vectors"}
+    assert client.post("/v1/embeddings", json=body, headers=headers).is_success
+    [span] = collected.of(trace, 1)
+    assert (span.name, span.parent_id, span.kind, span.error) == ("embeddings vectors", SPAN, 3, None)
+    assert span.attributes == {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": "stub",
+        "gen_ai.request.model": "vectors",
+        "gen_ai.agent.id": "main",
+        "gen_ai.embeddings.dimension.count": 1,
+        "gen_ai.usage.input_tokens": 5,
+        "openclaw.model_calls": 2,
+        "openclaw.request.id": "of-vectors",
+    }
+    expected = f"00-{trace}-{span.span_id}-01"
+    assert [request.headers["traceparent"] for request in upstream.requests] == [expected] * 2
+    upstream.answers["vectors"] = lambda exchange: exchange.json(400, {"error": {"message": MARKER}})
+    headers |= {"traceparent": f"00-{keyed}-{SPAN}-01", "Idempotency-Key": "vectors"}
+    assert error_of(client.post("/v1/embeddings", json=body, headers=headers))[1] == "provider_rejected_request"
+    [failed] = collected.of(keyed, 1)
+    assert (failed.attributes["error.type"], failed.error) == ("provider_rejected_request", "")
+    assert MARKER not in str((span, failed))
+
+
+def test_local_agent_sends_its_trace_before_it_ends(
+    gateway: LiveGateway, collected: Collector, upstream: Upstream
+) -> None:
+    upstream.answers["play"] = Play(calls(text="Hello."))
+    env = {
+        "OPENCLAW_CONFIG_PATH": str(gateway.directory / "openclaw.json"),
+        "OPENCLAW_STATE_DIR": str(gateway.state_dir),
+    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENCLAW_")}
+    before = len(collected.spans)
+    done = run(("agent", "--local", "--message", "hi"), cwd=gateway.directory, env={**kept, **env})
+    assert (done.stdout.strip(), done.stderr) == ("Hello.", "")
+    spans = collected.spans[before:]
+    assert [span.name for span in spans] == ["chat play", "invoke_agent main"]
+    assert spans[1].attributes["openclaw.protocol"] == "local"
+    assert spans[0].parent_id == spans[1].span_id
 
 
 def test_workers_send_contents_where_asked_and_what_waits_when_they_stop(
