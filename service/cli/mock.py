@@ -12,6 +12,7 @@ import orjson
 
 from service.cli.shared.common import report_errors
 from service.config.source import Locations
+from service.core.errors import GatewayError
 from service.server.monkey_patch import make_cooperative
 
 _MAX_PORT = 65_535
@@ -26,7 +27,12 @@ def mock(port: int, token: str, model: str) -> None:
     """Serve the whole contract with scripted models until Ctrl-C; nothing is kept."""
     make_cooperative()
     from service.cli.shared.serve import serve
+    from service.models.scripted import check_name
 
+    try:
+        check_name(model)
+    except GatewayError as error:
+        raise click.BadParameter(str(error), param_hint="--model") from None
     for name in [name for name in os.environ if name.startswith("OPENCLAW_")]:
         del os.environ[name]  # those of another gateway
     with tempfile.TemporaryDirectory(prefix="openclaw-mock-") as directory:

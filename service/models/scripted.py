@@ -26,6 +26,8 @@ _SLOW_SECONDS = 0.1
 _EMBEDDING_SIZE = 16
 _WORDS = re.compile(r"\s*\S+|\s+$")
 _COUNT = re.compile(r"count-([0-9]{1,6})")
+_NAMES = ("echo", "slow", "silent", "stuck", "tools", "fail-midway")
+_CHOICES = "echo, count-N, slow, silent, stuck, tools, fail-CODE or fail-midway"
 
 
 class ScriptedProvider:
@@ -123,8 +125,20 @@ def _plain_words(request: ModelRequest) -> Iterator[str]:
         return _split("This will not")
     if count := _COUNT.fullmatch(model):
         return (f"{number} " for number in range(1, int(count[1]) + 1))
-    choices = "echo, count-N, slow, silent, stuck, tools, fail-CODE or fail-midway"
-    raise GatewayError("provider_rejected_request", f"Unknown scripted model {model!r}. Use one of {choices}.")
+    raise _unknown(model)
+
+
+def check_name(model: str) -> None:
+    """Raise `GatewayError` for the name of a model that answers nothing but that it is unknown."""
+    if model.startswith("fail-") and model != "fail-midway":
+        if model.removeprefix("fail-") not in KINDS:
+            raise _failure(model.removeprefix("fail-"))
+    elif model not in _NAMES and not _COUNT.fullmatch(model):
+        raise _unknown(model)
+
+
+def _unknown(model: str) -> GatewayError:
+    return GatewayError("provider_rejected_request", f"Unknown scripted model {model!r}. Use one of {_CHOICES}.")
 
 
 def _split(text: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import pytest
 from support.documents import ROOT, blocks_of
 
 from service.core.errors import KINDS
@@ -52,3 +53,12 @@ def test_documented_tests_pass_and_arguments_apply(tmp_path: Path) -> None:
     assert "provider_unavailable" in KINDS
     assert "2 passed" in run_pytest(documented, tmp_path)
     assert "1 passed" in run_pytest("import pytest\n" + EVERYTHING, tmp_path)
+
+
+@pytest.mark.parametrize("model", ["nonsense", "count-x", "fail-nonsense", ""])
+def test_model_that_there_is_not_ends_the_command(model: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service", "mock", "--model", model]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "Invalid value for --model: Unknown" in ended.stderr
+    assert "Use one of" in ended.stderr

@@ -19,7 +19,10 @@ SAY = {"role": "user", "content": "hi"}
 LATER = {"role": "assistant", "content": "Go on."}
 RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "4"}
 BROKEN_PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo"}}
-BROKEN_FILE = {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0xLjcgYnJva2Vu"}}
+BROKEN_FILE: dict[str, Any] = {
+    "type": "file",
+    "file": {"file_data": "data:application/pdf;base64,JVBERi0xLjcgYnJva2Vu"},
+}
 LOOK_UP: dict[str, Any] = {"type": "function", "function": {"name": "look_up"}}
 FUNCTION = {"type": "function", "name": "look_up"}
 DEEP: dict[str, Any] = {}
