@@ -160,10 +160,13 @@ def import_(
             messages = storage.database.write(ImportSessions(found, replace, uuid.uuid4))
         except (SessionFileError, ImportConflictError) as error:
             raise click.ClickException(f"{file.name}, {error}. Nothing was imported.") from None
+    notes = [note for session in found for note in session.notes]
     if as_json:
-        print_json({"ok": True, "imported": [session.key for session in found], "messages": messages})
+        print_json({"ok": True, "imported": [one.key for one in found], "messages": messages, "notes": notes})
     else:
         click.echo("\n".join(f"Imported {printable(session.key)}." for session in found))
+        for note in notes:
+            click.echo(f"{file.name}, {note}.", err=True)
 
 
 @sessions.command(epilog=_KEYS)

@@ -49,7 +49,7 @@ class ImportedSummary:
 
 @dataclass(slots=True, eq=False)
 class ImportedSession:
-    """A session to store; `line` is where it begins in its file."""
+    """A session to store; `line` is where it begins in its file, `notes` are what was left out of it, for people."""
 
     line: int
     key: str
@@ -64,6 +64,7 @@ class ImportedSession:
     stateless: bool = False
     messages: list[ImportedMessage] = field(default_factory=list)
     summaries: list[ImportedSummary] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def fault(self) -> str | None:
         """Return what keeps it from being stored, if anything does."""

@@ -147,6 +147,7 @@ class OpenClawTranscript:
         self._new_run_id = new_run_id
         self._places: dict[str, int] = {}  # of each line's latest message, itself or before it
         self._run_id = new_run_id()
+        self._inserted: set[int] = set()  # messages that are no turn of their own in OpenClaw
         self.session: ImportedSession | None = None
 
     def parse(self, lines: Iterable[tuple[int, Mapping[str, Any]]]) -> ImportedSession:
@@ -170,8 +171,11 @@ class OpenClawTranscript:
         parent = ROOT if line["parentId"] is None else self._places[line["parentId"]]
         self._places[line["id"]] = parent
         at_ms = to_ms(line["timestamp"])
-        if kind == "message":
-            self._add(self.session, line["message"], parent, at_ms)
+        message = line["message"] if kind == "message" else {"role": kind, **line} if kind in _INSERTED_LINES else None
+        if message is not None and message.get("excludeFromContext") is True:
+            self.session.notes.append(f"line {number} is left out: OpenClaw does not show it to models")
+        elif message is not None:
+            self._add(self.session, message, parent, at_ms)
             self._places[line["id"]] = len(self.session.messages) - 1
         elif kind == "compaction":
             summary = Message(Role.USER, (Text(line["summary"]),))
@@ -195,6 +199,10 @@ class OpenClawTranscript:
             raise ValueError(f'"{given["role"]}" is no role that can be imported')
         if message.role is Role.USER:
             self._run_id = self._new_run_id()
+        if given["role"] in _INSERTED:
+            self._inserted.add(len(session.messages))
+        elif message.role is Role.TOOL:
+            self._check_call(session, parent)
         session.last_run_id = self._run_id
         model, usage = None, None
         if message.role is Role.ASSISTANT and "model" in given:
@@ -202,6 +210,13 @@ class OpenClawTranscript:
             usage = _openclaw_usage(given.get("usage") or {})
             session.usage += usage
         session.messages.append(ImportedMessage(message, parent, self._run_id, at_ms, model, usage))
+
+    def _check_call(self, session: ImportedSession, parent: int) -> None:
+        """Raises `ValueError` for a result of a tool that follows something else than its call and other results."""
+        while parent > ROOT and session.messages[parent].message.role is Role.TOOL:
+            parent = session.messages[parent].parent
+        if parent in self._inserted:
+            raise ValueError("another message stands between the call of the tool and its result")
 
 
 def _openclaw_usage(given: Mapping[str, Any]) -> Usage:
@@ -241,4 +256,33 @@ def _from_tool(given: Mapping[str, Any]) -> Message:
     return Message(Role.TOOL, _openclaw_parts(given["content"]), tool_call_id=given["toolCallId"], failed=failed)
 
 
-_READERS = {"user": _from_user, "assistant": _from_assistant, "toolResult": _from_tool}
+def _from_command(given: Mapping[str, Any]) -> Message:
+    """Read a command that the user ran: the model is shown it, with its output, as a message of the user."""
+    output, status = given["output"], given.get("exitCode")
+    lines = [f"Ran `{given['command']}`", f"```\n{output}\n```" if output else "(no output)"]
+    if given.get("cancelled"):
+        lines.append("\n(command cancelled)")
+    elif status:
+        lines.append(f"\nCommand exited with code {status}")
+    if given.get("truncated") and given.get("fullOutputPath"):
+        lines.append(f"\n[Output truncated. Full output: {given['fullOutputPath']}]")
+    return Message(Role.USER, (Text("\n".join(lines)),))
+
+
+def _from_branch_summary(given: Mapping[str, Any]) -> Message:
+    """Read what OpenClaw says about a branch that was left; the lines around it are its own."""
+    lead = "The following is a summary of a branch that this conversation came back from:"
+    return Message(Role.USER, (Text(f"{lead}\n\n<summary>\n{given['summary']}</summary>"),))
+
+
+#: What OpenClaw puts before the model as a message of the user, by the types of lines and the roles of messages.
+_INSERTED: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {
+    "bashExecution": _from_command,
+    "custom": _from_user,
+    "custom_message": _from_user,
+    "hookMessage": _from_user,
+    "branchSummary": _from_branch_summary,
+    "branch_summary": _from_branch_summary,
+}
+_INSERTED_LINES = ("custom_message", "branch_summary")
+_READERS = {"user": _from_user, "assistant": _from_assistant, "toolResult": _from_tool, **_INSERTED}

@@ -16,6 +16,7 @@ from support.upstream import Upstream
 
 SESSION = "0e6f2a4c-27a5-4c7b-9f43-1f2d3c4b5a69"
 AT = "2026-03-01T10:00:00.000Z"
+BRANCH = "The following is a summary of a branch that this conversation came back from"
 
 
 @pytest.fixture
@@ -168,12 +169,49 @@ def test_transcript_of_openclaw_is_imported_and_goes_on(home: Home, upstream: Up
     assert sent[-2][1] == "It says hello."
 
 
+def test_what_openclaw_shows_to_models_is_part_of_an_imported_transcript(
+    home: Home, upstream: Upstream, tmp_path: Path
+) -> None:
+    command = {"role": "bashExecution", "command": "ls", "output": "a.txt", "exitCode": 2, "cancelled": False}
+    lines = [
+        *transcript(),
+        entry(5, message={**command, "truncated": True, "fullOutputPath": "/tmp/all"}),
+        entry(6, message={**command, "output": "", "cancelled": True}),
+        entry(7, message={**command, "output": "HIDDEN", "excludeFromContext": True}),
+        entry(8, "custom_message", customType="x", content=[{"type": "text", "text": "From a plugin."}], display=False),
+        entry(9, "custom", customType="x", data={"of": "the plugin"}),
+        entry(10, "branch_summary", fromId="e4", summary="It was tried."),
+    ]
+    done = home.run("sessions", "import", write_lines(tmp_path / "t.jsonl", lines), "--session-key", "shown")
+    assert (done.status, done.out.strip()) == (0, "Imported agent:main:shown."), done.err
+    assert done.err.strip().endswith("t.jsonl, line 9 is left out: OpenClaw does not show it to models.")
+    upstream.answers["play"] = Play(calls(text="Bye."))
+    config = json.loads(home.config_path.read_text())
+    state = {"OPENCLAW_STATE_DIR": str(home.config_path.parent)}
+    with live_gateway(home.directory / "live", config, env=state) as gateway, gateway.client() as client:
+        assert text_of(ask(client, "Thanks.", headers={"x-openclaw-session-key": "shown"})) == "Bye."
+    said = [one["content"] for one in upstream.requests[-1].body["messages"] if one["role"] == "user"]
+    wanted = [
+        "What does it say?",
+        "Ran `ls`\n```\na.txt\n```\n\nCommand exited with code 2\n\n[Output truncated. Full output: /tmp/all]",
+        "Ran `ls`\n(no output)\n\n(command cancelled)",
+        "From a plugin.",
+        f"{BRANCH}:\n\n<summary>\nIt was tried.</summary>",
+        "Thanks.",
+    ]
+    assert "\n\n".join(said) == "\n\n".join(wanted)
+
+
 @pytest.mark.parametrize(
     ("changed", "fault"),
     [
         ({"type": "mystery"}, 'line 4: "mystery" is no kind of line that can be imported'),
-        ({"message": {"role": "bashExecution"}}, 'line 4: "bashExecution" is no role that can be imported'),
+        ({"message": {"role": "wizard"}}, 'line 4: "wizard" is no role that can be imported'),
         ({"parentId": "nobody"}, "line 4: nobody is missing"),
+        (
+            {"type": "custom_message", "customType": "x", "content": "in between", "display": True},
+            "line 5: another message stands between the call of the tool and its result",
+        ),
     ],
 )
 def test_foreign_lines_of_transcript_are_refused(
