@@ -23,6 +23,13 @@ class Span:
             raise ValueError("ends before it begins")
 
 
+@record
+class Point:
+    """A record of one field."""
+
+    place: int
+
+
 @pytest.mark.parametrize("changes", [{}, {"first": 3}, {"last": 4, "name": "other"}])
 def test_copy_is_that_of_the_library(changes: dict[str, object]) -> None:
     span = Span(2, 8)
@@ -30,6 +37,11 @@ def test_copy_is_that_of_the_library(changes: dict[str, object]) -> None:
     assert copy == dataclasses.replace(span, **changes)  # type: ignore[arg-type]
     assert copy is not span
     assert span == Span(2, 8)
+
+
+def test_record_of_one_field_is_copied() -> None:
+    assert replace(Point(1)) == Point(1)
+    assert replace(Point(1), place=2) == Point(2)
 
 
 def test_copy_is_checked() -> None:
