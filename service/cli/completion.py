@@ -4,6 +4,36 @@ from __future__ import annotations
 
 import click
 
+#: Readline breaks words at colons, which keys of sessions have, and at other characters (COMP_WORDBREAKS). The words of
+#: the line are put together again, and of what is offered the part up to the last colon, which stays, is taken away.
+_BASH = r"""
+_openclaw_completion() {
+    local IFS=$'\n' rest=$COMP_LINE word gap type value current prefix="" words=()
+    for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+        gap=${rest%%[![:space:]]*}
+        rest=${rest#"$gap"}
+        rest=${rest#"$word"}
+        if [[ -z $gap && ${#words[@]} -gt 0 && -n $word ]]; then
+            words[${#words[@]}-1]+=$word
+        else
+            words+=("$word")
+        fi
+    done
+    current=${words[${#words[@]}-1]}
+    if [[ $COMP_WORDBREAKS == *:* && $current == *:* && $current != [\"\']* ]]; then
+        [[ $current == --*=* ]] && current=${current#*=}
+        prefix=${current%"${current##*:}"}
+    fi
+    while IFS=, read -r type value; do
+        case $type in
+            dir) COMPREPLY=(); compopt -o dirnames ;;
+            file) COMPREPLY=(); compopt -o default ;;
+            plain) COMPREPLY+=("${value#"$prefix"}") ;;
+        esac
+    done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) _OPENCLAW_COMPLETE=bash_complete "$1")
+}
+complete -o nosort -F _openclaw_completion openclaw"""
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -15,6 +45,9 @@ def completion(shell: str) -> None:
     zsh:  add to ~/.zshrc:    eval "$(openclaw completion zsh)"
     fish: openclaw completion fish > ~/.config/fish/completions/openclaw.fish
     """  # noqa: D301  # click's marker for unwrapped lines
+    if shell == "bash":
+        click.echo(_BASH.strip())
+        return
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

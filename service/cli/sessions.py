@@ -23,6 +23,7 @@ from service.cli.shared.common import (
     print_table,
     printable,
 )
+from service.cli.shared.completed_types import SessionKey
 from service.cli.shared.storage import pass_storage
 from service.config.source import Locations
 from service.core.errors import GatewayError
@@ -80,7 +81,7 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
 
 
 @sessions.command(epilog=_KEYS)
-@click.argument("key")
+@click.argument("key", type=SessionKey())
 @_agent_option
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Number of last messages.")
 @json_option
@@ -119,7 +120,7 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
 
 
 @sessions.command(epilog=_KEYS)
-@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.argument("keys", type=SessionKey(), nargs=-1, metavar="[KEY]...")
 @_agent_option
 @click.option("--all", "everything", is_flag=True, help="All sessions, or all of --agent.")
 @click.option("--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="Output file.")
@@ -170,7 +171,7 @@ def import_(
 
 
 @sessions.command(epilog=_KEYS)
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.argument("keys", type=SessionKey(), nargs=-1, required=True, metavar="KEY...")
 @_agent_option
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
@@ -194,7 +195,7 @@ def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, 
 
 
 @sessions.command()
-@click.argument("key", type=Utf8Text())
+@click.argument("key", type=SessionKey())
 @click.option("--agent", type=Utf8Text(), metavar="ID", help="The session's agent.")
 @json_option
 @pass_locations

@@ -237,6 +237,38 @@ def test_commands_and_options_are_completed(home: Home) -> None:
     assert "--endpoint" in complete("openclaw setup --e")
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["sessions", "show", "agent", ":", "main", ":", "t"], ["talk", "tally"]),
+        (["sessions", "show", "agent", ":"], ["main:tally", "main:talk"]),
+        (["sessions", "show", '"agent:main:tal'], ["agent:main:tally", "agent:main:talk"]),
+        (["agent", "--session-key", "=", "agent", ":", "main", ":", "tall"], ["tally"]),
+        (["sessions", "sho"], ["show"]),
+    ],
+)
+def test_keys_with_colons_are_completed_where_bash_breaks_words(
+    home: Home, words: list[str], offered: list[str]
+) -> None:
+    home.write(scripted_config())
+    for key in ("talk", "tally"):
+        assert home.run("agent", "--local", "--session-key", key, "hi").status == 0
+    line = re.sub(r" ([:=]) ?", r"\1", " ".join(["openclaw", *words]))
+    program = "\n".join(
+        [
+            home.run("completion", "bash").out,
+            f'openclaw() {{ {shlex.quote(sys.executable)} -m service "$@"; }}',
+            f"COMP_LINE={shlex.quote(line)} COMP_WORDS=(openclaw {shlex.join(words)}) COMP_CWORD={len(words)}",
+            "COMP_WORDBREAKS=$' \\t\\n\\\"\\'><=;|&(:'",
+            '_openclaw_completion openclaw; printf "%s\\n" "${COMPREPLY[@]}"',
+        ]
+    )
+    done = subprocess.run(
+        ["bash", "-c", program], env=home.environment(), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert sorted(done.stdout.split()) == sorted(offered)
+
+
 LIGHT = [("--help",), ("--version",), ("config", "file"), ("config", "get"), ("health",), ("gateway", "--help")]
 LIGHT += [("completion", "bash"), ("agent", "--help")]
 HEAVY = {"gevent", "sqlalchemy", "connexion", "flask", "pydantic", "jsonschema_rs", "trafilatura", "websockets"}
