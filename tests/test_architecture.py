@@ -23,7 +23,7 @@ FLOORS = (
     ("handlers",),
     ("server",),
     ("cli",),
-    ("__main__", "pytest_plugin"),
+    ("__main__",),
 )
 
 ROOT = Path(service.__file__).parent

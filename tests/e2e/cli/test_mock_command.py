@@ -13,7 +13,7 @@ from support.documents import ROOT, blocks_of
 
 from service.core.errors import KINDS
 
-PLUGIN = "service.pytest_plugin"
+PLUGIN = "service.server.pytest_plugin"
 EVERYTHING = """
 
 import httpx
