@@ -19,6 +19,7 @@ from support.collector import CollectedSpan, Collector, collector
 from support.http1_server import eventually
 from support.live import LiveGateway, live_gateway, stubbed_config
 from support.operator_client import operator_client
+from support.polling import until
 from support.preloaded import run
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
@@ -82,7 +83,8 @@ def gateway(
     config["agents"]["list"] = [{"id": "main", "workspace": workspace, "tools": tools}]
     config["mcp"] = {"servers": {"near": MCP}}
     config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
-    with live_gateway(tmp_path_factory.mktemp("traces"), config, env=SOON) as running:
+    with live_gateway(tmp_path_factory.mktemp("traces"), config, env=SOON) as running, running.client() as client:
+        until(lambda: "connected" in client.get("/readyz").text)  # a run waits for its tools, but not for ever
         yield running
 
 
