@@ -13,7 +13,7 @@ from support.transcripts import Transcripts
 from service.core.ids import new_uuid, with_time
 from service.core.messages import Role, text_message
 from service.storage.database.database import Database
-from service.storage.runs.pages import RunFilter, RunPosition, list_runs, newest_first, position_of
+from service.storage.runs.pages import RunFilter, RunPosition, list_runs, newest_first
 from service.storage.runs.records import RUN_ID_PREFIX, AcceptedRun, Protocol, RunOutcome, RunRecord, RunState
 
 START_MS = 1_700_000_000_000
@@ -51,6 +51,10 @@ def fill(store: Transcripts) -> list[AcceptedRun]:
         outcome = kinds.choice([OK, OK, FAILED])
         runs.append(run(store, accepted(at_ms, session=session, agent=agent, run_id=named), outcome))
     return sorted(runs, key=lambda one: (one.accepted_at_ms, one.id), reverse=True)
+
+
+def position_of(one: RunRecord) -> RunPosition:
+    return RunPosition(one.accepted_at_ms, one.id)
 
 
 def pages(store: Transcripts, which: RunFilter, size: int) -> list[RunRecord]:
