@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.config.agents import Agent
+from service.config.roster import Agent
 from service.tools.tool import ToolError
 from service.tools.workspace.paths import Workspace
 

@@ -12,7 +12,7 @@ from service.cli.shared.completed_types import AgentId
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.config.agents import Agent
+    from service.config.roster import Agent
     from service.config.schema import Config
 
 
@@ -26,8 +26,8 @@ def agents() -> None:
 @pass_locations
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the configured agents and mark the default one."""
-    from service.config.agents import Roster
     from service.config.loading import load_config
+    from service.config.roster import Roster
     from service.models.catalog import EMBEDDED_REFERENCE
 
     roster = Roster.from_config(load_config(locations, os.environ).config)
@@ -55,8 +55,8 @@ def show(locations: Locations, agent_id: str, *, as_json: bool) -> None:
 
     No MCP server is contacted; `openclaw mcp test` lists their tools.
     """
-    from service.config.agents import Roster
     from service.config.loading import load_config
+    from service.config.roster import Roster
 
     config = load_config(locations, os.environ).config
     roster = Roster.from_config(config)

@@ -143,7 +143,7 @@ def validate(locations: Locations, *, as_json: bool) -> None:
 @config.command()
 def schema() -> None:
     """Print the JSON Schema of the file, for editors."""
-    from service.config.descriptions import describe_schema
+    from service.config.json_schema import describe_schema
 
     print_json(describe_schema())
 

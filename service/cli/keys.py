@@ -151,7 +151,7 @@ def _check_free(storage: Storage, name: str) -> None:
 
 
 def _find_agents(config: Config, agents: Sequence[str]) -> list[str]:
-    from service.config.agents import Roster
+    from service.config.roster import Roster
 
     roster = Roster.from_config(config)
     found = list(dict.fromkeys(agent.strip().lower() for agent in agents))

@@ -67,7 +67,7 @@ def test(locations: Locations, names: tuple[str, ...], *, as_json: bool) -> None
 
 def test_server(config: Config, locations: Locations, name: str) -> dict[str, Any]:
     """Start or contact the MCP server `name`; return its `name`, whether it is `ok`, its `tools` and its `problem`."""
-    from service.config.agents import Roster
+    from service.config.roster import Roster
     from service.gateway.build import to_mcp_endpoint
     from service.tools.mcp.server import McpServer
     from service.tools.tool import ToolError
@@ -84,7 +84,7 @@ def test_server(config: Config, locations: Locations, name: str) -> dict[str, An
 
 
 def _agents_of(config: Config, server: str) -> list[str]:
-    from service.config.agents import Roster
+    from service.config.roster import Roster
     from service.config.tools import ToolsConfig
     from service.tools.policy import may_allow
     from service.tools.policy_checks import to_prefix

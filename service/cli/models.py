@@ -35,8 +35,8 @@ def models() -> None:
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the available models, their source and the agents that use them."""
     from service.cli.shared.model_discovery import find_models
-    from service.config.agents import Roster
     from service.config.loading import load_config
+    from service.config.roster import Roster
     from service.config.schema import Config
     from service.models.catalog import ModelCatalog
 

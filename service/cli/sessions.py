@@ -262,7 +262,7 @@ def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
 
 def _find(storage: Storage, config: Config, keys: Iterable[str], agent: str | None) -> list[SessionOverview]:
     """Resolve `keys` to sessions, each once, in order. Raises `GatewayError` for an unknown key."""
-    from service.config.agents import Roster
+    from service.config.roster import Roster
 
     agents = [agent.lower()] if agent is not None else [known.id for known in Roster.from_config(config).agents]
     found = [_find_one(storage, key, agents, agent) for key in keys]

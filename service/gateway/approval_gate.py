@@ -14,7 +14,7 @@ from service.agent.run import Run
 from service.config.approvals import ApprovalsConfig
 from service.core.messages import ApprovalDecision
 from service.core.pausable_deadline import PausableDeadline
-from service.gateway.run_limiter import RunSlot
+from service.gateway.run_slots import RunSlot
 from service.storage.database.errors import StoreError
 from service.storage.runs.approvals import ApprovalRecord, Approvals, ApprovalState, NewApproval
 from service.tools.approval import ApprovalRequest, Verdict

@@ -10,9 +10,9 @@ from pathlib import Path
 from service.agent.compaction.compactor import Compactor
 from service.agent.files import FileReader
 from service.agent.images import check_images, image_client
-from service.config.agents import Roster
 from service.config.loading import resolve_state_url
 from service.config.mcp import McpServerConfig
+from service.config.roster import Roster
 from service.config.schema import Config
 from service.config.source import Locations
 from service.config.workspaces import fix_directory
@@ -21,8 +21,8 @@ from service.core.concurrency import ThreadPool
 from service.core.ids import new_uuid
 from service.core.processes.hardening import trim_heap
 from service.gateway.gateway import Gateway
-from service.gateway.run_limiter import RunLimiter
 from service.gateway.run_registry import RunRegistry
+from service.gateway.run_slots import RunLimiter
 from service.gateway.runtime import RunLimits, Runtime
 from service.gateway.webhooks import webhook_client
 from service.models.catalog import ModelCatalog

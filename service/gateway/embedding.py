@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 import orjson
 
-from service.config.agents import Agent
+from service.config.roster import Agent
 from service.core.concurrency import Deadline, Event, deadline, sleep, spawn
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
@@ -20,9 +20,9 @@ from service.core.principal import Principal
 from service.core.signals import EmbeddingCalled, EmbeddingCalling, embedding_called, embedding_calling
 from service.core.usage import ModelCall
 from service.gateway.budgets import Budgets
-from service.gateway.limiter import Limiter, estimate_inputs
-from service.gateway.run_limiter import RunLimiter, RunSlot
+from service.gateway.rate_limiter import Limiter, estimate_inputs
 from service.gateway.run_outcome import key_reused
+from service.gateway.run_slots import RunLimiter, RunSlot
 from service.gateway.runtime import Runtime, RuntimeLease
 from service.models.catalog import ChosenModel
 from service.models.embeddings import (

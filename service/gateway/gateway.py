@@ -13,8 +13,8 @@ from service.agent.compaction.compactor import Compactor
 from service.agent.events import RunEnded
 from service.agent.request import REASONING, AgentRequest
 from service.agent.run import Run
-from service.config.agents import Roster
 from service.config.gateway import HttpConfig
+from service.config.roster import Roster
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, spawn
 from service.core.dataclass import replace
@@ -23,12 +23,11 @@ from service.core.principal import Principal
 from service.gateway.budgets import Budgets
 from service.gateway.embedding import Embedder
 from service.gateway.event_feeds import EventFeeds
-from service.gateway.limiter import Limiter, Ticket, estimate_tokens, give_back
 from service.gateway.peer_requests import PeerRequests
+from service.gateway.rate_limiter import Limiter, Ticket, estimate_tokens, give_back
 from service.gateway.replay import Replayer
 from service.gateway.run_directory import RunDirectory
 from service.gateway.run_execution import RunExecutor
-from service.gateway.run_limiter import RunLimiter
 from service.gateway.run_outcome import (
     aborted_in_queue,
     failure_of,
@@ -40,6 +39,7 @@ from service.gateway.run_outcome import (
 )
 from service.gateway.run_registry import RunRegistry
 from service.gateway.run_setup import RunPlan, plan_run, to_accepted
+from service.gateway.run_slots import RunLimiter
 from service.gateway.runtime import Runtime, RuntimeLease, RuntimeSlot, log_unlisted_models
 from service.gateway.webhooks import WebhookSender
 from service.models.catalog import ModelCatalog

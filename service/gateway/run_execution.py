@@ -26,9 +26,9 @@ from service.core.usage import ModelCall, total_of
 from service.core.work import Work, current_work
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.event_recorder import EventRecorder
-from service.gateway.run_limiter import RunLimiter, RunSlot, turn_of
 from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, with_times
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
+from service.gateway.run_slots import RunLimiter, RunSlot, turn_of
 from service.gateway.webhooks import WebhookSender
 from service.models.errors.context_overflow import to_caller_error
 from service.models.fallback import FallbackProvider

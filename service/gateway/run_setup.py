@@ -15,12 +15,12 @@ from service.agent.request import AgentRequest, check_model, check_names
 from service.agent.side_tasks import find_task
 from service.agent.structured_output import OutputCheck, open_check
 from service.agent.system_prompt import to_system_text
-from service.config.agents import Agent
+from service.config.roster import Agent
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
 from service.core.ids import with_time
 from service.core.messages import Role, Sampling
-from service.gateway.limiter import Ticket
+from service.gateway.rate_limiter import Ticket
 from service.gateway.runtime import RuntimeLease
 from service.gateway.session_selection import choose_session
 from service.gateway.tool_invocation import Invocation, plan_invocation, prepare_invocation, to_context

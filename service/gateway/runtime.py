@@ -10,10 +10,10 @@ from typing import Self
 
 from service.agent.conversation import IncomingMessage
 from service.agent.files import FileReader
-from service.config.agents import Roster
 from service.config.approvals import ApprovalsConfig
 from service.config.gateway import HttpConfig
 from service.config.limits import LimitsConfig
+from service.config.roster import Roster
 from service.config.tasks import TasksConfig
 from service.core.byte_budget import DEFAULT_BYTES
 from service.core.concurrency import RLock, spawn

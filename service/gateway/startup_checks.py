@@ -15,16 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from service.config.agents import Agent, Roster
 from service.config.key_paths import format_path
 from service.config.loading import resolve_state_url
+from service.config.roster import Agent, Roster
 from service.config.schema import AgentConfig, Config
 from service.config.source import ConfigError, Locations
 from service.core.path_links import find_links, is_inside
 from service.gateway.exec_approvals import find_restrictions
 from service.models.catalog import ModelCatalog
+from service.models.dialects import DIALECTS, OFFERED_APIS
 from service.models.known_hosts import KNOWN_HOSTS
-from service.models.registry import DIALECTS, OFFERED_APIS
 from service.tools.policy_checks import may_run_commands, tool_warnings
 from service.tools.workspace.hidden_files import HiddenFiles
 

@@ -13,7 +13,7 @@ from service.agent.agent_tools import AgentTools
 from service.agent.conversation import Conversation
 from service.agent.invocation import INVOKED, InvokedTool
 from service.agent.request import AgentRequest
-from service.config.agents import Agent
+from service.config.roster import Agent
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Function, ToolCall, ToolChoice

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from service.config.agents import Agent, embedding_source_of
 from service.config.models import ProviderConfig
+from service.config.roster import Agent, embedding_source_of
 from service.config.schema import AgentConfig, Config
 from service.core.concurrency import run_concurrently
 from service.core.dataclass import record, replace
@@ -23,13 +23,13 @@ from service.core.errors import GatewayError
 from service.core.messages import Message, Sampling, ToolChoice, Usage
 from service.core.principal import ADMINISTRATOR, Principal
 from service.core.usage import ModelCall, Price
+from service.models.dialects import DIALECTS, OFFERED_APIS, open_provider
 from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.models.local.shared_server import Share, SharedByLocks
 from service.models.model_lists import ListingProvider, UnlistedModel, find_unlisted
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelEnded, ModelRequest, Provider
-from service.models.registry import DIALECTS, OFFERED_APIS, open_provider
 
 logger = logging.getLogger("openclaw.models")
 

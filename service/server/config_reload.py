@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from service.api.auth import Credentials
-from service.api.gateway_log import GatewayLog
-from service.config.agents import Roster
+from service.api.log_lines import GatewayLog
 from service.config.file_watch import FileWatch
 from service.config.log_settings import LoggingConfig
+from service.config.roster import Roster
 from service.config.schema import Config
 from service.config.source import ConfigError, Locations
 from service.core.concurrency import spawn

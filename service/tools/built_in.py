@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.tools import GlobalToolsConfig
 from service.core.dataclass import record
 from service.tools.exec import ExecTool

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping
 
-from service.config.agents import Agent, Roster
 from service.config.key_paths import format_path
+from service.config.roster import Agent, Roster
 from service.config.schema import Config
 from service.config.tools import GlobalToolsConfig, ToolsConfig
 from service.core.dataclass import record

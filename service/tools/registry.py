@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterable
 from functools import partial
 
-from service.config.agents import Agent, Roster
+from service.config.roster import Agent, Roster
 from service.config.schema import Config
 from service.config.tools import ToolsConfig
 from service.core import concurrency

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import orjson
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.core.dataclass import record
 from service.core.messages import Message, Role
 from service.storage.sessions.keys import owner_of

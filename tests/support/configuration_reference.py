@@ -13,7 +13,7 @@ import orjson
 from pydantic import PlainValidator, SecretStr
 from pydantic.fields import FieldInfo
 
-from service.config.descriptions import read_descriptions
+from service.config.json_schema import read_descriptions
 from service.config.openclaw_keys import IGNORED, PLACES, RESTRICTIONS
 from service.config.problems import Section
 from service.config.schema import Config

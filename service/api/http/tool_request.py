@@ -9,7 +9,7 @@ import orjson
 
 from service.agent.request import AgentRequest
 from service.api.http.caller import Caller
-from service.config.agents import Agent
+from service.config.roster import Agent
 from service.core.errors import GatewayError
 from service.core.ids import new_call_id
 from service.core.messages import ToolCall

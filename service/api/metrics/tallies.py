@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from service.api.metrics.rows import CPU_SECONDS, ROWS, Events, Kind, Labels, Row
+from service.api.metrics.definitions import CPU_SECONDS, ROWS, Events, Kind, Labels, Row
 
 #: The environment variable with the directory where worker processes share their figures.
 DIRECTORY_KEY = "OPENCLAW_METRICS_DIR"

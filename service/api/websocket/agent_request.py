@@ -9,7 +9,7 @@ import orjson
 
 from service.agent.conversation import IncomingMessage
 from service.agent.request import AgentRequest
-from service.config.agents import AGENT_HEADER, Agent
+from service.config.roster import AGENT_HEADER, Agent
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Role, Sampling, text_message

@@ -13,7 +13,7 @@ from service.agent.conversation import IncomingMessage
 from service.agent.events import RunEnded, TextDelta, ToolStarted
 from service.agent.request import AgentRequest
 from service.agent.run import Run
-from service.api.gateway_log import GatewayLog
+from service.api.log_lines import GatewayLog
 from service.api.traces import are_on, open_traces
 from service.api.websocket.run_result import to_meta
 from service.cli.client.agent import (

@@ -48,7 +48,7 @@ class AgentId(_Completed):
 
     def values(self, locations: Locations) -> Iterable[str]:
         """See `_Completed`."""
-        from service.config.agents import Roster
+        from service.config.roster import Roster
 
         return [agent.id for agent in Roster.from_config(_load(locations)).agents]
 

@@ -17,8 +17,8 @@ from service.cli.client.address import GatewayAddress, resolve_gateway
 from service.cli.client.http import Unreachable, error_message, get_json
 from service.cli.mcp import test_server
 from service.cli.shared.weak_setups import list_weak_setups
-from service.config.agents import Roster
 from service.config.loading import load_config, resolve_bind, resolve_port, resolve_state_url
+from service.config.roster import Roster
 from service.config.schema import Config
 from service.config.source import ConfigError, Locations
 from service.core.concurrency import Deadline, deadline

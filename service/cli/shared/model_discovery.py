@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from service.cli.client.http import Unreachable, get_json
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.schema import Config
 from service.core.dataclass import record
 from service.models.catalog import EMBEDDED_PROVIDER, EMBEDDED_REFERENCE

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from service.api.auth import resolve_credentials
-from service.api.gateway_log import GatewayLog
+from service.api.log_lines import GatewayLog
 from service.cli.client.http import Unreachable, get_json
 from service.cli.shared.weak_setups import list_weak_setups
 from service.config.file_watch import FileWatch

@@ -8,7 +8,7 @@ from itertools import chain
 
 import click
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.schema import Config
 from service.storage.runs.records import RUN_ID_PREFIX
 from service.storage.sessions.importing import ImportedSession

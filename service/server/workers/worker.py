@@ -14,7 +14,7 @@ from typing import Any, Self
 import gevent
 
 from service.api.auth import resolve_credentials
-from service.api.gateway_log import GatewayLog
+from service.api.log_lines import GatewayLog
 from service.config.file_watch import FileWatch
 from service.config.loading import load_config, resolve_bind, resolve_port
 from service.config.source import ConfigError, Locations, locate

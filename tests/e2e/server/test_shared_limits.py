@@ -21,7 +21,7 @@ from service.core.concurrency import sleep, spawn
 from service.core.errors import GatewayError
 from service.core.principal import Principal
 from service.core.rate_limits import RateLimits
-from service.gateway.limiter import Limiter
+from service.gateway.rate_limiter import Limiter
 from service.storage.database.open import open_database
 from service.storage.storage import Storage
 

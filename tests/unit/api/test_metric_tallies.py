@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
-from service.api.metrics.rows import CPU_SECONDS, ROWS, Events, Kind, Row
+from service.api.metrics.definitions import CPU_SECONDS, ROWS, Events, Kind, Row
 from service.api.metrics.tallies import Tally, publish, read_published, retire
 from service.core.dataclass import replace
 from service.core.signals import Signal

@@ -12,9 +12,9 @@ import pytest
 from support.configuration_reference import REFERENCE, render, schema_keys
 from support.transcripts import Transcripts
 
-from service.config.agents import Roster
 from service.config.key_rules import expand_pattern, find_rule, rule_tree, split_pattern
 from service.config.openclaw_keys import IGNORED, RESTRICTIONS, Restriction
+from service.config.roster import Roster
 from service.config.schema import parse_config
 from service.config.source import ConfigError, Locations
 from service.config.tools import ToolsConfig

@@ -11,7 +11,7 @@ import pytest
 from support.chat import ask, error_of, text_of
 from support.live import live_gateway, scripted_config
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.schema import parse_config
 from service.config.source import ConfigError
 from service.gateway.startup_checks import check_agents, check_mode

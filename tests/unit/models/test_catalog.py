@@ -13,18 +13,18 @@ from support.provider_calls import ask, fail
 from support.upstream import Upstream
 from support.upstream_answers import TEXT
 
-from service.config.agents import Agent, Roster
 from service.config.models import SCRIPTED_API, ProviderConfig
+from service.config.roster import Agent, Roster
 from service.config.schema import Config, parse_config
 from service.core.errors import GatewayError
 from service.core.messages import Function, Sampling, ToolChoice, ToolChoiceMode
 from service.models.anthropic.provider import AnthropicProvider
 from service.models.catalog import EMBEDDED_REFERENCE, ModelCatalog
+from service.models.dialects import DIALECTS
 from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, config_of, ids_with_key
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelRequest
-from service.models.registry import DIALECTS
 
 KEY = "sk-of-the-environment"
 ALL_KEYS = {host.variable: KEY for host in KNOWN_HOSTS.values()}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.upstream import Exchange, Upstream
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.schema import parse_config
 from service.models.catalog import ModelCatalog
 

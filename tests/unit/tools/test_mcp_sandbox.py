@@ -18,7 +18,7 @@ import pytest
 import support
 from support.processes import running_children
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.schema import Config, parse_config
 from service.config.source import ConfigError, Locations
 from service.config.workspaces import fix_directory

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.workspace_tools import FILE_TOOLS, refusal, use
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.schema import Config, parse_config
 from service.config.tools import GlobalExecConfig
 from service.core.processes.command import Command, run_command

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.transcripts import Transcripts
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.schema import parse_config
 from service.config.source import Locations
 from service.config.tools import GlobalToolsConfig

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from support.transcripts import Transcripts, new_uuid
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.schema import parse_config
 from service.config.tools import GlobalToolsConfig
 from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, text_message

@@ -8,7 +8,7 @@ from service import __version__
 from service.api.websocket.agent_request import NAME
 from service.api.websocket.client import READ
 from service.api.websocket.dispatch import Call, Method
-from service.config.agents import Agent, Roster
+from service.config.roster import Agent, Roster
 from service.core.errors import GatewayError
 from service.core.principal import Scope
 from service.storage.sessions.keys import MAIN_SESSION, shown_run_id

@@ -8,7 +8,7 @@ import pytest
 
 from service.core.concurrency import Cancelled, CancelScope, sleep, spawn
 from service.core.errors import GatewayError
-from service.gateway.run_limiter import WAITING_PER_SLOT, RunLimiter, RunSlot
+from service.gateway.run_slots import WAITING_PER_SLOT, RunLimiter, RunSlot
 
 
 def test_runs_beyond_limit_wait_in_order() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.config.agents import Roster
+from service.config.roster import Roster
 from service.config.schema import parse_config
 from service.core.errors import GatewayError
 from service.core.messages import Sampling
