@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
 
+from service.config.agents import AgentConfig, IdentityConfig
 from service.config.memory import EmbeddingSource, embedding_source
 from service.config.model_settings import to_sampling
-from service.config.schema import AgentConfig, Config, IdentityConfig
+from service.config.schema import Config
 from service.config.workspaces import fix_workspaces
 from service.core.dataclass import record
 from service.core.errors import GatewayError

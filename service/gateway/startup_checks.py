@@ -15,10 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from service.config.agents import AgentConfig
 from service.config.key_paths import format_path
 from service.config.loading import resolve_state_url
 from service.config.roster import Agent, Roster
-from service.config.schema import AgentConfig, Config
+from service.config.schema import Config
 from service.config.source import ConfigError, Locations
 from service.core.path_links import find_links, is_inside
 from service.gateway.exec_approvals import find_restrictions

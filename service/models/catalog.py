@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from service.config.agents import AgentConfig
 from service.config.models import ProviderConfig
 from service.config.roster import Agent, embedding_source_of
-from service.config.schema import AgentConfig, Config
+from service.config.schema import Config
 from service.core.concurrency import run_concurrently
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
