@@ -1,1 +1,1 @@
-"""The agent loop and what it reads: no storage, no wire format."""
+"""The agent loop and what it reads: no SQL, no wire format."""

@@ -19,7 +19,7 @@ from typing import Literal, Protocol, Self
 from pydantic import SecretStr
 
 from service.api.client_address import is_loopback, network_of
-from service.config.gateway import AuthConfig, RateLimitConfig
+from service.config.gateway import AuthConfig, AuthMode, RateLimitConfig
 from service.config.source import ConfigError
 from service.config.types import secret_fault
 from service.core.dataclass import record
@@ -34,8 +34,6 @@ _WRONG_KEY = "Wrong API key. Send one that exists, and is neither expired nor re
 
 _NO_USER = "No trusted proxy names a user. Log in there, or send an API key as `Authorization: Bearer <key>`."
 
-
-AuthMode = Literal["token", "password", "trusted-proxy", "none"]
 
 _MIN_GENERATED_LENGTH = 32
 _MIN_DISTINCT_CHARACTERS = 10

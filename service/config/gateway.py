@@ -81,10 +81,13 @@ class TrustedProxyConfig(Section):
         return name.lower()
 
 
+AuthMode = Literal["token", "password", "trusted-proxy", "none"]
+
+
 class AuthConfig(Section):
     """Authentication of callers."""
 
-    mode: Literal["token", "password", "trusted-proxy", "none"] | None = None
+    mode: AuthMode | None = None
     """The way callers authenticate. "trusted-proxy" leaves it to a proxy in front. Unset: by whichever of `token` and
     `password` is set."""
     token: SecretStr | None = None
