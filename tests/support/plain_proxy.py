@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,13 +12,23 @@ _HOP_BY_HOP = {"connection", "upgrade", "keep-alive", "transfer-encoding", "cont
 
 
 @contextmanager
-def plain_proxy(address: tuple[str, int]) -> Iterator[str]:
-    """Listen on the loopback interface, in front of the server at `address`, and yield the URL."""
+def plain_proxy(
+    address: tuple[str, int], failing: Collection[str] = (), seen: list[tuple[str, str]] | None = None
+) -> Iterator[str]:
+    """Listen on the loopback interface, in front of the server at `address`, and yield the URL.
+
+    A path of `failing` is answered with 503, as while the server restarts; `seen` gets each method and path.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             passed = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+            if seen is not None:
+                seen.append((self.command, self.path))
+            if self.path in failing:
+                self.send_error(503)
+                return
             upstream = http.client.HTTPConnection(*address)
             try:
                 upstream.request(self.command, self.path, body or None, passed)

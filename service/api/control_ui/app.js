@@ -44,7 +44,7 @@ function decoded(part) {
 }
 
 async function enter() {
-  await connectFirst();
+  await connectFirst(signIn.mayRead);
   state = "in";
   signIn.error = null;
   route();

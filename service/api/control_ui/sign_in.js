@@ -9,11 +9,13 @@ import { errorNote } from "./parts.js";
 export const signIn = {
   /** @type {Error|null} */ error: null,
   isBusy: false,
+  /** Whether the caller that is known has the scope "read". */ mayRead: false,
   /** Called when the caller is known. */ done: async () => {},
 };
 
 /** Try what is kept, or nothing: a gateway may need no secret. @returns {Promise<boolean>} whether the caller is known */
 export async function isKnown() {
+  signIn.mayRead = false;
   try {
     await getJson("/v1/sessions", { limit: 1 });
   } catch (error) {
@@ -22,6 +24,7 @@ export async function isKnown() {
     if (!(error instanceof ApiError && error.code === "missing_credentials")) signIn.error = /** @type {Error} */ (error);
     return false;
   }
+  signIn.mayRead = true;
   return true;
 }
 

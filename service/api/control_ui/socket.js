@@ -1,15 +1,15 @@
 // @ts-check
 /** The gateway's WebSocket (docs/websocket.md): who is signed in, what happens, and what only it can answer. */
 
-import { ApiError, call, secret } from "./api.js";
+import { call, secret } from "./api.js";
 import { redraw } from "./draw.js";
 
 const RETRY_MS = [500, 1000, 2000, 5000];
 const POLICY_VIOLATION = 1008;
 const FIRST_MS = 2000;
 const POLL_MS = 10_000;
-/** Operations that change nothing, and the scope that each needs: what they refuse, the caller may not do. */
-const TRIALS = [["read", "GET", "/v1/sessions?limit=1"], ["write", "POST", "/v1/runs/none/cancel"], ["admin", "GET", "/v1/approvals?limit=1"]];
+/** Operations that change nothing, as no run is named by a space, and the scope that each needs: what they refuse, the caller may not do. */
+const TRIALS = [["write", "POST", "/v1/runs/%20/cancel"], ["admin", "GET", "/v1/approvals?limit=1"]];
 
 /**
  * `state`: "off", "connecting", "open", or "refused"; `scopes` of the caller, null while they are not known.
@@ -19,6 +19,8 @@ export const live = { state: "off", scopes: null };
 
 /** @type {WebSocket|null} */
 let socket = null;
+/** Whether the caller has the scope "read". */
+let isReader = false;
 let attempts = 0;
 let number = 0;
 /** @type {Map<string, {resolve: (value: any) => void, reject: (error: Error) => void}>} */
@@ -39,36 +41,47 @@ export function may(name) {
   return wider[/** @type {"read"} */ (name)].some((scope) => scopes.includes(`operator.${scope}`));
 }
 
-/** Connect, and return when the scopes are known: without a WebSocket, from what is refused over HTTP. */
-export async function connectFirst() {
+/** Connect, and return when the scopes are known, or cannot be found out yet. @param {boolean} mayRead whether the caller has the scope "read" */
+export async function connectFirst(mayRead) {
+  isReader = mayRead;
   connect();
   await new Promise((resolve) => {
     setTimeout(resolve, FIRST_MS);
     onEvent((name) => name === "open" && resolve(null));
     socket?.addEventListener("close", resolve);
   });
-  if (live.scopes !== null) return;
-  const tried = await Promise.all(TRIALS.map(async ([scope, method, path]) => ((await isRefused(method, path)) ? [] : [`operator.${scope}`])));
-  if (live.scopes !== null) return;
-  live.scopes = tried.flat();
-  look();
+  await look();
 }
 
 /** Have the others look again, for lack of events. */
-function look() {
+async function look() {
+  if (live.state === "open" || live.state === "off") return;
+  if (live.scopes === null) await findScopes();
   if (live.scopes !== null && live.state !== "open") for (const listener of listeners) listener("unwatched", null);
 }
 
 setInterval(look, POLL_MS);
 
-/** @param {string} method @param {string} path */
-async function isRefused(method, path) {
+/** Learn the scopes without a WebSocket, from what is refused over HTTP; they stay unknown if an operation fails otherwise. */
+async function findScopes() {
+  const asked = secret();
+  const tried = await Promise.all(TRIALS.map(([, method, path]) => isAllowed(method, path)));
+  if (live.scopes !== null || live.state === "off" || asked !== secret() || tried.includes(null)) return;
+  const found = TRIALS.filter((_, place) => tried[place]).map(([scope]) => `operator.${scope}`);
+  live.scopes = isReader ? ["operator.read", ...found] : found;
+  redraw();
+}
+
+/** Return null if the answer does not tell. @param {string} method @param {string} path */
+async function isAllowed(method, path) {
   try {
     await call(method, path);
   } catch (error) {
-    return error instanceof ApiError && error.code === "missing_scope";
+    const { status, code } = /** @type {import("./api.js").ApiError} */ (error);
+    if (code === "missing_scope") return false;
+    return [400, 404].includes(status) ? true : null;
   }
-  return false;
+  return true;
 }
 
 function connect() {

@@ -7,13 +7,14 @@ import itertools
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from support.api_keys import create_key, open_keys
-from support.browser import needs_browser
+from support.browser import Page, needs_browser
 from support.live import TOKEN, live_gateway
 from support.page_stage import HOSTILE, IS_OVER, PARAGRAPHS, Stage, answers, ask, config_of, open_stage
 from support.plain_proxy import plain_proxy
@@ -27,6 +28,20 @@ pytestmark = needs_browser
 def stage(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with open_stage(module_upstream, tmp_path_factory.mktemp("page")) as opened:
         yield opened
+
+
+SCOPES = "import('/ui/socket.js').then(({ live }) => live.scopes)"
+
+
+@contextmanager
+def hurried(page: Page) -> Iterator[None]:
+    """Have the pages that are loaded in the block do 40 times as often what they do again and again."""
+    source = "{ const slow = setInterval; setInterval = (fn, ms) => slow(fn, ms / 40); }"
+    added = page.send("Page.addScriptToEvaluateOnNewDocument", source=source)
+    try:
+        yield
+    finally:
+        page.send("Page.removeScriptToEvaluateOnNewDocument", **added)
 
 
 def test_wrong_token_is_refused_in_the_words_of_the_gateway(stage: Stage) -> None:
@@ -284,6 +299,20 @@ def test_key_without_a_websocket_has_its_own_scopes(stage: Stage) -> None:
         behind.sign_in(TOKEN, "#/approvals")
         page.wait_for_text("Nothing waits for you")
         page.wait("document.querySelector('.recent li')")
+
+
+def test_scopes_without_a_websocket_stay_unknown_until_the_gateway_answers(stage: Stage) -> None:
+    page, seen = stage.page, list[tuple[str, str]]()
+    failing = {"/v1/runs/%20/cancel", "/v1/approvals?limit=1"}
+    with plain_proxy(stage.gateway.address, failing, seen) as url, hurried(page):
+        behind = dataclasses.replace(stage, gateway=dataclasses.replace(stage.gateway, url=url))
+        behind.sign_in(stage.keys["read"], "#/sessions")
+        assert page.evaluate(SCOPES) is None
+        failing.clear()
+        page.wait(f"{SCOPES}.then((scopes) => scopes?.join() == 'operator.read')")
+    tried = {path for method, path in seen if method == "POST"}
+    with stage.gateway.client() as client:
+        assert {client.post(path).json()["error"]["code"] for path in tried} == {"not_found"}  # no run has the id
 
 
 def test_error_of_an_unknown_run_is_shown_once(stage: Stage) -> None:
