@@ -146,8 +146,8 @@ class OpenClawTranscript:
         self._agent_id = agent_id
         self._new_run_id = new_run_id
         self._places: dict[str, int] = {}  # of each line's latest message, itself or before it
+        self._parents: dict[str, int] = {}  # of each line the latest message before it
         self._run_id = new_run_id()
-        self._inserted: set[int] = set()  # messages that are no turn of their own in OpenClaw
         self.session: ImportedSession | None = None
 
     def parse(self, lines: Iterable[tuple[int, Mapping[str, Any]]]) -> ImportedSession:
@@ -169,17 +169,18 @@ class OpenClawTranscript:
             self.session = self._begin(number, line)
             return
         parent = ROOT if line["parentId"] is None else self._places[line["parentId"]]
-        self._places[line["id"]] = parent
+        self._places[line["id"]] = self._parents[line["id"]] = parent
         at_ms = to_ms(line["timestamp"])
-        message = line["message"] if kind == "message" else {"role": kind, **line} if kind in _INSERTED_LINES else None
-        if message is not None and message.get("excludeFromContext") is True:
+        message = line["message"] if kind == "message" else {**line, "role": kind} if kind in _INSERTED_LINES else None
+        if message is not None and _is_hidden(message):
             self.session.notes.append(f"line {number} is left out: OpenClaw does not show it to models")
         elif message is not None:
-            self._add(self.session, message, parent, at_ms)
-            self._places[line["id"]] = len(self.session.messages) - 1
+            if not _is_empty(message):
+                self._add(self.session, message, parent, at_ms)
+                self._places[line["id"]] = len(self.session.messages) - 1
         elif kind == "compaction":
             summary = Message(Role.USER, (Text(line["summary"]),))
-            covers = self._places[line["firstKeptEntryId"]]
+            covers = self._parents[line["firstKeptEntryId"]] + 1
             if covers > 0:
                 self.session.summaries.append(ImportedSummary(summary, covers, self._run_id, at_ms))
         elif kind not in _BESIDE:
@@ -197,12 +198,10 @@ class OpenClawTranscript:
         message = _READERS[given["role"]](given) if given["role"] in _READERS else None
         if message is None:
             raise ValueError(f'"{given["role"]}" is no role that can be imported')
-        if message.role is Role.USER:
+        if given["role"] == "user":  # what OpenClaw inserts belongs to the turn that it comes in
             self._run_id = self._new_run_id()
-        if given["role"] in _INSERTED:
-            self._inserted.add(len(session.messages))
-        elif message.role is Role.TOOL:
-            self._check_call(session, parent)
+        if message.role is Role.TOOL:
+            _check_call(session, parent)
         session.last_run_id = self._run_id
         model, usage = None, None
         if message.role is Role.ASSISTANT and "model" in given:
@@ -211,12 +210,25 @@ class OpenClawTranscript:
             session.usage += usage
         session.messages.append(ImportedMessage(message, parent, self._run_id, at_ms, model, usage))
 
-    def _check_call(self, session: ImportedSession, parent: int) -> None:
-        """Raises `ValueError` for a result of a tool that follows something else than its call and other results."""
-        while parent > ROOT and session.messages[parent].message.role is Role.TOOL:
-            parent = session.messages[parent].parent
-        if parent in self._inserted:
-            raise ValueError("another message stands between the call of the tool and its result")
+
+def _check_call(session: ImportedSession, parent: int) -> None:
+    """Raise `ValueError` for a result of a tool that does not follow its call and other results."""
+    while parent > ROOT and session.messages[parent].message.role is Role.TOOL:
+        parent = session.messages[parent].parent
+    if parent == ROOT:
+        raise ValueError("no call of the tool comes before its result")
+    if session.messages[parent].message.role is not Role.ASSISTANT:
+        raise ValueError("another message stands between the call of the tool and its result")
+
+
+def _is_hidden(given: Mapping[str, Any]) -> bool:
+    """True for a command that the user ran and kept from the model."""
+    return given["role"] == "bashExecution" and given.get("excludeFromContext") is True
+
+
+def _is_empty(given: Mapping[str, Any]) -> bool:
+    """True for a branch without a summary, of which OpenClaw shows the model nothing."""
+    return given["role"] in _BRANCH_SUMMARIES and not given["summary"]
 
 
 def _openclaw_usage(given: Mapping[str, Any]) -> Usage:
@@ -284,5 +296,6 @@ _INSERTED: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {
     "branchSummary": _from_branch_summary,
     "branch_summary": _from_branch_summary,
 }
+_BRANCH_SUMMARIES = ("branchSummary", "branch_summary")
 _INSERTED_LINES = ("custom_message", "branch_summary")
 _READERS = {"user": _from_user, "assistant": _from_assistant, "toolResult": _from_tool, **_INSERTED}
