@@ -17,6 +17,7 @@ let refusal = null;
 let timer = 0;
 
 onEvent((name) => {
+  if (name === "unwatched" && timer) return; // the open panel looks by itself
   if (name.startsWith("exec.approval.") || name === "open" || name === "unwatched") refreshApprovals();
 });
 
@@ -33,6 +34,7 @@ export const approvalsPanel = {
   },
   close() {
     clearInterval(timer);
+    timer = 0;
     refusal = null;
   },
   badge: () => pending.value?.data.length ?? 0,
