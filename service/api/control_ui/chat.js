@@ -1,7 +1,7 @@
 // @ts-check
 /** The conversation that is open: what it consists of, and the run that answers it. */
 
-import { ApiError, call, getJson, postJson, readEvents, toHeader, UNREACHABLE } from "./api.js";
+import { ApiError, call, getJson, postJson, readEvents, sessionPath, toHeader, UNREACHABLE } from "./api.js";
 import { addKnown, goesOn, hasForeignCalls, message, toRequest, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { loadSession } from "./sessions_api.js";
@@ -26,6 +26,7 @@ export const chat = {
   /** @type {Shown[]} */ messages: [],
   /** @type {any[]} */ branches: [],
   isStored: false,
+  /** When the session was used last, and how much it had, as it was loaded. */ use: "",
   /** Why the conversation cannot be continued here, if so. */ obstacle: "",
   isLoading: false,
   /** @type {any} */ error: null,
@@ -94,11 +95,25 @@ function show(session) {
   addKnown(shown, known);
   const { agent, branches } = session;
   Object.assign(chat, { agent, branches, obstacle: obstacleOf(session, shown), messages: shown, isStored: shown.length > 0, error: null });
-  Object.assign(chat, { title: session.title ?? "", isLoading: false });
+  Object.assign(chat, { title: session.title ?? "", use: useOf(session), isLoading: false });
   redraw();
 }
 
-onEvent((name, payload) => name === "sessions.changed" && catchUp(payload.sessionKey));
+onEvent((name, payload) => {
+  if (name === "sessions.changed") catchUp(payload.sessionKey);
+  else if (name === "unwatched") lookAgain();
+});
+
+/** Catch up if the session was used since it was loaded: all of it is loaded only then. */
+async function lookAgain() {
+  const { key, use } = chat;
+  if (!may("read") || chat.run || !chat.isStored) return;
+  const session = await getJson(sessionPath(key), { limit: 1 }).catch(() => null);
+  if (session && chat.key === key && useOf(session) !== use) await catchUp(key);
+}
+
+/** @param {any} session */
+const useOf = ({ last_used_at: at, message_count: count }) => `${at} ${count}`;
 
 /** Show what another tab or program has added to the end of the conversation, if nothing goes on here. @param {string} key */
 async function catchUp(key) {
@@ -107,7 +122,9 @@ async function catchUp(key) {
   await concluded;
   if (!may("read") || !isIdle()) return;
   const session = await loadSession(key).catch(() => null);
-  if (session && isIdle() && goesOn(messages, toShown(session.messages))) show(session);
+  if (!session || !isIdle()) return;
+  chat.use = useOf(session);
+  if (goesOn(messages, toShown(session.messages))) show(session);
 }
 
 /** Say why a conversation cannot be sent as a whole, if so. @param {any} session @param {Shown[]} shown */

@@ -80,19 +80,34 @@ def test_first_message_is_edited_and_asked_again_as_branches(stage: Stage) -> No
     assert answers(page) == ["one", "one | due"]
 
 
-def test_conversation_that_goes_on_elsewhere_is_shown_and_continued(stage: Stage) -> None:
-    page = stage.sign_in()
-    ask(page, "one")
+def go_on_elsewhere(stage: Stage, page: Page) -> None:
+    """Add a message and its answer to the open conversation, which has one of each, as another program does."""
     key = unquote(page.evaluate("location.hash.slice('#/chat/'.length)"))
     said = [("user", "one"), ("assistant", "one"), ("user", "two")]
     messages = [{"role": role, "content": text} for role, text in said]
     with stage.gateway.client() as client:
         sent = client.post("/v1/chat/completions", json={"messages": messages}, headers={"x-openclaw-session-key": key})
     assert sent.status_code == 200
+
+
+def test_conversation_that_goes_on_elsewhere_is_shown_and_continued(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "one")
+    go_on_elsewhere(stage, page)
     page.wait("document.querySelectorAll('.answer').length == 2")
     ask(page, "three")
     assert answers(page) == ["one", "one | two", "one | two | three"]
     assert not page.evaluate("document.querySelector('.branches')")
+
+
+def test_conversation_that_goes_on_elsewhere_is_shown_without_a_websocket(stage: Stage) -> None:
+    page = stage.page
+    with plain_proxy(stage.gateway.address) as url, hurried(page):
+        dataclasses.replace(stage, gateway=dataclasses.replace(stage.gateway, url=url)).sign_in()
+        ask(page, "one")
+        go_on_elsewhere(stage, page)
+        page.wait("document.querySelectorAll('.answer').length == 2")
+    assert answers(page) == ["one", "one | two"]
 
 
 def test_stopped_answer_keeps_what_was_said(stage: Stage) -> None:
