@@ -8,7 +8,7 @@ import { compact, duration, pretty, shorten } from "./format.js";
 import { html, nothing, render } from "./vendor/lit-html.js";
 import { markdown } from "./markdown.js";
 import { copy, errorNote, icon, iconButton } from "./parts.js";
-import { toDataUris } from "./pictures.js";
+import { fitTogether, isHeld, toDataUris } from "./pictures.js";
 import { may } from "./socket.js";
 
 const NEAR_END_PX = 120;
@@ -35,6 +35,7 @@ export const chatPanel = {
     if (!isKept) chat.agent = "";
     forget();
     Object.assign(draft, { ...kept, editing: null, error: null, agentsError: null });
+    if (!fitTogether(draft.pictures)) addPictures([]);
   },
   view,
 };
@@ -219,7 +220,14 @@ const isEmpty = () => !draft.text.trim() && !draft.pictures.length;
 
 /** @param {string} uri @param {number} place */
 const chosenPicture = (uri, place) => html`<span class="chosen"><img src=${uri} alt="Picture ${place + 1}">
-  ${iconButton("close", `Remove picture ${place + 1}`, () => (draft.pictures.splice(place, 1), redraw()))}</span>`;
+  ${iconButton("close", `Remove picture ${place + 1}`, () => removePicture(place))}</span>`;
+
+/** @param {number} place */
+function removePicture(place) {
+  Object.assign(draft, { pictures: draft.pictures.filter((_, at) => at !== place), error: null });
+  if (!fitTogether(draft.pictures)) addPictures([]);
+  redraw();
+}
 
 /** @param {any} event */
 function typed(event) {
@@ -250,6 +258,7 @@ function pressed(event) {
 function submit(event) {
   event.preventDefault();
   if (isEmpty() || !canAsk()) return;
+  if (!fitTogether(draft.pictures)) return void addPictures([]); // too many, as it says, or just being made smaller
   const { text, pictures } = draft;
   Object.assign(draft, { text: "", pictures: [], error: null });
   const field = /** @type {HTMLTextAreaElement} */ (document.getElementById("message"));
@@ -270,12 +279,18 @@ function chooseFiles(event) {
 async function attach(files, event) {
   if (!files.length) return;
   event?.preventDefault();
+  await addPictures(files);
+}
+
+/** Make all pictures small enough together, those that are there among them. @param {File[]} files */
+async function addPictures(files) {
+  const before = draft.pictures;
   try {
-    const earlier = await Promise.all(draft.pictures.map(async (uri) => (await fetchPicture(uri))));
-    draft.pictures = await toDataUris([...earlier, ...files]);
-    draft.error = null;
+    const held = await toDataUris([...before.filter(isHeld).map(fetchPicture), ...files]);
+    const pictures = [...before.filter((uri) => !isHeld(uri)), ...held];
+    if (draft.pictures === before) Object.assign(draft, { pictures, error: null });
   } catch (error) {
-    draft.error = /** @type {Error} */ (error);
+    if (draft.pictures === before) draft.error = /** @type {Error} */ (error);
   }
   redraw();
 }

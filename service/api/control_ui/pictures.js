@@ -16,6 +16,15 @@ export async function toDataUris(files) {
   return Promise.all(files.map((file) => toDataUri(file, MOST_CHARACTERS / files.length)));
 }
 
+/** Return true if the picture is in the text of its address, not elsewhere. @param {string} uri */
+export const isHeld = (uri) => uri.startsWith("data:");
+
+/** Return true if a message can have all of them. @param {string[]} uris */
+export function fitTogether(uris) {
+  const held = uris.filter(isHeld);
+  return held.length <= MOST && held.join("").length <= MOST_CHARACTERS;
+}
+
 /** @param {Blob} file @param {number} limit */
 async function toDataUri(file, limit) {
   if (TYPES.includes(file.type) && file.size < (limit * 3) / 4 - 64) return read(file);
