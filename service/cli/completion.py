@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-#: Readline breaks words at colons, which keys of sessions have, and at other characters (COMP_WORDBREAKS). The words of
-#: the line are put together again, and of what is offered the part up to the last colon, which stays, is taken away.
+#: Readline breaks words at colons and other characters of session keys (COMP_WORDBREAKS). The words of the line are put
+#: together again; bash replaces the part in $2 alone, so what stands before it is taken away from what is offered. That
+#: is quoted: keys of sessions are chosen by callers. Inside quotes only what needs no quoting is offered.
 _BASH = r"""
 _openclaw_completion() {
     local IFS=$'\n' rest=$COMP_LINE word gap type value current prefix="" words=()
@@ -20,15 +21,19 @@ _openclaw_completion() {
         fi
     done
     current=${words[${#words[@]}-1]}
-    if [[ $COMP_WORDBREAKS == *:* && $current == *:* && $current != [\"\']* ]]; then
-        [[ $current == --*=* ]] && current=${current#*=}
-        prefix=${current%"${current##*:}"}
-    fi
+    [[ $current == --*=* ]] && current=${current#*=}
+    prefix=${current%"$2"}
     while IFS=, read -r type value; do
         case $type in
             dir) COMPREPLY=(); compopt -o dirnames ;;
             file) COMPREPLY=(); compopt -o default ;;
-            plain) COMPREPLY+=("${value#"$prefix"}") ;;
+            plain)
+                value=${value#"$prefix"}
+                if [[ $current != [\"\']* ]]; then
+                    COMPREPLY+=("$(printf %q "$value")")
+                elif [[ $value != *[^A-Za-z0-9_:@=.,+/~%-]* ]]; then
+                    COMPREPLY+=("$value")
+                fi ;;
         esac
     done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) _OPENCLAW_COMPLETE=bash_complete "$1")
 }

@@ -15,12 +15,21 @@ PATIENCE_SECONDS = 60.0
 
 
 class Terminal:
-    """`openclaw` with `arguments` on a pseudo-terminal of its own; `shown` is all that it has printed."""
+    """`openclaw` with `arguments` on a pseudo-terminal of its own; `shown` is all that it has printed.
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+    `program` is the command line of another program, before the arguments.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        program: Sequence[str] = (sys.executable, "-m", "service"),
+    ) -> None:
         self.shown = ""
         self._own, theirs = pty.openpty()
-        command = [sys.executable, "-m", "service", *arguments]
+        command = [*program, *arguments]
         environment = {**env, "TERM": "xterm"}
         self._process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True

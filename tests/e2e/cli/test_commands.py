@@ -237,36 +237,53 @@ def test_commands_and_options_are_completed(home: Home) -> None:
     assert "--endpoint" in complete("openclaw setup --e")
 
 
+#: A bash with the completion, in which `openclaw` offers a key, and prints its arguments.
+SHELL = """
+openclaw() {
+    if [[ $_OPENCLAW_COMPLETE ]]; then printf 'plain,%s\\n' "$KEY"; else printf 'got<%s>\\n' "${@:3}"; fi
+}
+"""
+
+
+@pytest.mark.parametrize("before", ["sessions show other ", "agent hi --session-key="])
 @pytest.mark.parametrize(
-    ("words", "offered"),
+    ("key", "typed"),
     [
-        (["sessions", "show", "agent", ":", "main", ":", "t"], ["talk", "tally"]),
-        (["sessions", "show", "agent", ":"], ["main:tally", "main:talk"]),
-        (["sessions", "show", '"agent:main:tal'], ["agent:main:tally", "agent:main:talk"]),
-        (["agent", "--session-key", "=", "agent", ":", "main", ":", "tall"], ["tally"]),
-        (["sessions", "sho"], ["show"]),
+        ("agent:main:talk", "agent:main:t"),
+        ("agent:main:talk", "agent:"),
+        ("agent:main:talk", ""),
+        ("agent:main:bob@example.com", "agent:main:bob@ex"),
+        ("agent:main:x=1", "agent:main:x="),
+        ("agent:main:two words", "agent:main:tw"),
+        ("agent:main:z$(touch made);`touch made`'\"", "agent:main:z"),
+        ("agent:main:talk", '"agent:main:t'),
     ],
 )
-def test_keys_with_colons_are_completed_where_bash_breaks_words(
-    home: Home, words: list[str], offered: list[str]
-) -> None:
+def test_key_completed_by_bash_is_one_argument_as_it_is(home: Home, before: str, key: str, typed: str) -> None:
+    script = home.directory / "completion.bash"
+    script.write_text(home.run("completion", "bash").out + SHELL)
+    env = {**home.environment(), "PS1": "ready> ", "KEY": key}
+    terminal = Terminal(["--norc", "--noprofile", "-i"], home.directory, env, program=["bash"])
+    terminal.type_after("ready> ", f". {script}")
+    terminal.type_after("ready> ", f"openclaw {before}{typed}\t")
+    terminal.type_after("ready> ", "exit")
+    terminal.wait()
+    expected = f"--session-key={key}" if before.endswith("=") else key
+    assert re.findall("got<(.*)>\n", terminal.shown)[-1] == expected
+    assert not (home.directory / "made").exists()
+
+
+def test_keys_of_sessions_are_offered(home: Home) -> None:
     home.write(scripted_config())
     for key in ("talk", "tally"):
         assert home.run("agent", "--local", "--session-key", key, "hi").status == 0
-    line = re.sub(r" ([:=]) ?", r"\1", " ".join(["openclaw", *words]))
-    program = "\n".join(
-        [
-            home.run("completion", "bash").out,
-            f'openclaw() {{ {shlex.quote(sys.executable)} -m service "$@"; }}',
-            f"COMP_LINE={shlex.quote(line)} COMP_WORDS=(openclaw {shlex.join(words)}) COMP_CWORD={len(words)}",
-            "COMP_WORDBREAKS=$' \\t\\n\\\"\\'><=;|&(:'",
-            '_openclaw_completion openclaw; printf "%s\\n" "${COMPREPLY[@]}"',
-        ]
-    )
-    done = subprocess.run(
-        ["bash", "-c", program], env=home.environment(), capture_output=True, text=True, timeout=60, check=True
-    )
-    assert sorted(done.stdout.split()) == sorted(offered)
+    env = {
+        "_OPENCLAW_COMPLETE": "bash_complete",
+        "COMP_WORDS": "openclaw\nsessions\nshow\nagent:main:t",
+        "COMP_CWORD": "3",
+    }
+    offered = home.run(**env).out.split()
+    assert sorted(offered) == ["plain,agent:main:talk", "plain,agent:main:tally"]
 
 
 LIGHT = [("--help",), ("--version",), ("config", "file"), ("config", "get"), ("health",), ("gateway", "--help")]
