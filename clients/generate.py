@@ -27,7 +27,7 @@ _NULL = {"$ref": "#/components/schemas/NoValue"}
 def generate(language: str, directory: Path) -> None:
     """Write the package of a language to `directory`, which must not exist."""
     shutil.copytree(HERE / language, directory)
-    contract = PublishedContract(lambda: _without_refused_fields(load_contract()))
+    contract = PublishedContract(_without_refused_fields(load_contract()))
     document = directory / "openapi.json"
     document.write_bytes(contract.openapi_3_1 if language == "typescript" else contract.openapi_3_0)
     GENERATORS[language](document, directory)

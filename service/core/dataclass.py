@@ -22,7 +22,7 @@ def record(cls: type[T]) -> type[T]:
 
 
 def replace(value: T, **changes: Any) -> T:
-    """Return a copy of the record `value` with `changes`; a tenth of the cost of the library's `replace`."""
+    """Return a copy of the record `value` with `changes`; at most half the time of the library's `replace`."""
     cls = type(value)
     read, places = _layouts.get(cls) or _find_layout(cls)
     values = [*read(value)]
@@ -41,6 +41,6 @@ _layouts: dict[type, _Layout] = {}
 def _find_layout(cls: type) -> _Layout:
     """Return what reads the fields of a record, and their places."""
     names: tuple[str, ...] = cls.__match_args__  # type: ignore[attr-defined]  # every record has them
-    read = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+    read = attrgetter(*names) if len(names) > 1 else lambda value: tuple(getattr(value, name) for name in names)
     layout = _layouts[cls] = read, {name: place for place, name in enumerate(names)}
     return layout

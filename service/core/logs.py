@@ -66,17 +66,17 @@ class _Stamp:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._second, self._text = -1, ""
+        self._cached = -1, ""
         fraction = ".{:03d}Z" if as_json else ",{:03d}"
         self._fractions = [fraction.format(millisecond) for millisecond in range(1000)]
 
     def __call__(self, created: float) -> str:
-        second = int(created)
-        if second != self._second:
+        second, text = self._cached  # together: other threads log, too
+        if second != int(created):
             moment = (time.gmtime if self._as_json else time.localtime)(created)
-            self._text = time.strftime(_ISO_FORMAT if self._as_json else _TIME_FORMAT, moment)
-            self._second = second
-        return self._text + self._fractions[int((created - second) * 1000)]
+            second, text = int(created), time.strftime(_ISO_FORMAT if self._as_json else _TIME_FORMAT, moment)
+            self._cached = second, text
+        return text + self._fractions[int((created - second) * 1000)]
 
 
 class _Handler(logging.Handler, ABC):

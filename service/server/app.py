@@ -14,7 +14,7 @@ import flask
 
 from service.api.auth import Authenticator, Credentials
 from service.api.http.app import create_app
-from service.api.http.contract import load_contract, load_served_contract
+from service.api.http.contract import load_contract, to_bound_contract
 from service.api.http.cross_origin import CrossOrigin
 from service.api.http.published_contract import PublishedContract
 from service.api.http.run_response import to_run
@@ -71,9 +71,9 @@ def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config
     )
     authenticator = Authenticator(credentials, limiter, gateway.storage.api_keys) if authenticated else None
     settings = SettingsSlot(ApiSettings.build(config, authenticator))
-    document = load_served_contract(authenticated=authenticated)
-    published = PublishedContract(partial(load_contract, authenticated=authenticated))
-    app = create_app(gateway, document, published, settings)
+    contract = load_contract(authenticated=authenticated)
+    document = to_bound_contract(contract)
+    app = create_app(gateway, document, PublishedContract(contract), settings)
     # Replacing `wsgi_app` is Flask's documented way to wrap an application.
     app.wsgi_app = CrossOrigin(app.wsgi_app, document, settings)  # type: ignore[method-assign]
     add_websocket_app(app, gateway, settings, lambda: describe_config(settings.current.config, config_path))

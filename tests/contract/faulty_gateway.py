@@ -18,7 +18,7 @@ import orjson
 
 from service.api.auth import Authenticator, LoginLimiter, NamedKeys, resolve_credentials
 from service.api.http.app import create_app
-from service.api.http.contract import load_contract, to_served_contract
+from service.api.http.contract import load_contract, to_bound_contract
 from service.api.http.published_contract import PublishedContract
 from service.api.settings import ApiSettings, SettingsSlot
 from service.config.loading import load_config
@@ -48,9 +48,8 @@ class Setup(NamedTuple):
 
     def create(self) -> Application:
         """Create an application with these arguments."""
-        published = PublishedContract(lambda: self.document)
-        served = to_served_contract(self.document)
-        application = create_app(self.gateway, served, published, SettingsSlot(self.settings))
+        published, bound = PublishedContract(self.document), to_bound_contract(self.document)
+        application = create_app(self.gateway, bound, published, SettingsSlot(self.settings))
         application.extensions["metrics"] = self.application.extensions["metrics"]
         return application
 
@@ -346,7 +345,7 @@ def main() -> None:
     settings = ApiSettings.build(config, authenticator_of(config, gateway.storage.api_keys))
     document = load_contract()
     slot = SettingsSlot(settings)
-    application = create_app(gateway, to_served_contract(document), PublishedContract(lambda: document), slot)
+    application = create_app(gateway, to_bound_contract(document), PublishedContract(document), slot)
     add_websocket_app(application, gateway, slot, dict)
     switch_metrics(application, gateway, is_on=True)
     try:

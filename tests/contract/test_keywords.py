@@ -28,7 +28,7 @@ LARGEST_BODY_BYTES = 20 << 20
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    """The contract as the gateway binds it; the served one says of some choices less."""
+    """The contract as the gateway binds it; the published one says of some choices less."""
     return load_contract()
 
 

@@ -56,7 +56,7 @@ _IGNORED_QUERY = ("include", "api-version")
 def create_app(
     gateway: Gateway, document: dict[str, Any], published: PublishedContract, settings: SettingsSlot
 ) -> flask.Flask:
-    """Create the application for `document`, a served contract; handlers find the Gateway in its `extensions`."""
+    """Create the application for `document`, a bound contract; handlers find the Gateway in its `extensions`."""
     app = Application(_Admission(document, settings, gateway.budget), _LimitHeaders(document, gateway))
     app.extensions["gateway"] = gateway
     app.extensions["contract"] = published

@@ -53,30 +53,25 @@ _PROSE = frozenset({"description", "summary", "example", "examples", "tags"})
 _NAMED = frozenset({"properties", "x-unsupported-values"})
 
 
-def load_served_contract(*, authenticated: bool = True) -> dict[str, Any]:
-    """Load the part of the contract by which requests are served; the whole is several times as large."""
-    return to_served_contract(load_contract(authenticated=authenticated))
+def to_bound_contract(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the contract that Connexion binds, without prose, examples, callbacks and responses.
 
-
-def to_served_contract(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove prose, examples, callbacks and responses.
-
-    An operation keeps the media types of its responses, as one of them. `x-response-headers` are the names of all the
-    headers of responses.
+    The whole is several times as large. An operation keeps the media types of its responses, as one of them.
+    `x-response-headers` are the names of all the headers of responses.
     """
     operations = [operation for item in document["paths"].values() for operation in item.values()]
     responses = [response for operation in operations for response in _responses_of(operation, document)]
     components = {key: value for key, value in document["components"].items() if key not in ("responses", "headers")}
     paths = {
-        path: {method: _to_served_operation(operation, document) for method, operation in item.items()}
+        path: {method: _to_bound_operation(operation, document) for method, operation in item.items()}
         for path, item in document["paths"].items()
     }
     headers = sorted({name for response in responses for name in response.get("headers", ())})
-    served: dict[str, Any] = _without_prose({**document, "paths": paths, "components": components})
-    return {**served, "x-response-headers": headers}
+    bound: dict[str, Any] = _without_prose({**document, "paths": paths, "components": components})
+    return {**bound, "x-response-headers": headers}
 
 
-def _to_served_operation(operation: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+def _to_bound_operation(operation: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in operation.items() if key != "callbacks"}
     contents = (response.get("content", ()) for response in _responses_of(operation, document))
     media_types = dict.fromkeys(name for content in contents for name in content)

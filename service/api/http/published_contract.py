@@ -7,6 +7,7 @@ path of the stream ends in `#stream`, which clients do not send.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -29,10 +30,13 @@ _STREAM_REQUEST = {
 
 
 class PublishedContract:
-    """The documents made from the contract that `load` returns, which is called when one is first asked for."""
+    """The documents made from `contract`, which is kept compressed until one is asked for."""
 
-    def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
-        self._load = load
+    def __init__(self, contract: Mapping[str, Any]) -> None:
+        self._packed = zlib.compress(orjson.dumps(contract), level=1)
+
+    def _load(self) -> Any:
+        return orjson.loads(zlib.decompress(self._packed))
 
     @cached_property
     def version(self) -> str:

@@ -39,7 +39,7 @@ class Kind(Enum):
 
 @record
 class Events:
-    """The events of a signal, counted once `batch` of them have happened, or when somebody reads the figures.
+    """The events of a signal, counted once `batch` of them have happened, or when the figures are read.
 
     Those for which `read_key` returns the same have the same labels in every metric, and are counted together.
     """
