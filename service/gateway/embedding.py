@@ -18,7 +18,7 @@ from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
 from service.core.principal import Principal
 from service.core.signals import EmbeddingCalled, EmbeddingCalling, embedding_called, embedding_calling
-from service.core.usage import ModelCall
+from service.core.usage import ModelCall, total_of
 from service.gateway.budgets import Budgets
 from service.gateway.rate_limiter import Limiter, estimate_inputs
 from service.gateway.run_outcome import key_reused
@@ -209,8 +209,7 @@ class _Signals:
         outcome = "ok" if error is None else "run_timeout" if isinstance(error, Deadline) else "cancelled"
         if isinstance(error, GatewayError):
             outcome = error.code
-        usage = self._calls[-1].usage if self._calls else Usage()
-        embedding_called.emit(EmbeddingCalled(outcome, usage, self._attempts))
+        embedding_called.emit(EmbeddingCalled(outcome, total_of(self._calls), self._attempts))
 
 
 def find_agent(task: EmbeddingTask, lease: RuntimeLease) -> Agent:

@@ -83,6 +83,7 @@ def gateway(
     config["agents"]["list"] = [{"id": "main", "workspace": workspace, "tools": tools}]
     config["mcp"] = {"servers": {"near": MCP}}
     config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
+    config["models"]["providers"]["stub"]["models"] = [{"id": "priced", "cost": {"input": 2, "output": 0}}]
     with live_gateway(tmp_path_factory.mktemp("traces"), config, env=SOON) as running, running.client() as client:
         until(lambda: "connected" in client.get("/readyz").text)  # a run waits for its tools, but not for ever
         yield running
@@ -217,6 +218,23 @@ def test_embeddings_are_a_span_that_the_provider_continues(
     [failed] = collected.of(keyed, 1)
     assert (failed.attributes["error.type"], failed.error) == ("provider_rejected_request", "")
     assert MARKER not in str((span, failed))
+
+
+@pytest.mark.parametrize(("first", "costs"), [(503, {"openclaw.cost.usd": 1e-05}), (504, {})])
+def test_cost_of_embeddings_is_known_unless_an_attempt_was_cut_off(
+    client: httpx.Client, collected: Collector, upstream: Upstream, first: int, costs: dict[str, float]
+) -> None:
+    answers = [
+        (first, {"error": {"message": "late"}}),
+        (200, {"data": [{"embedding": [1]}], "usage": {"prompt_tokens": 5}}),
+    ]
+    upstream.answers["priced"] = lambda exchange: exchange.json(*answers.pop(0))
+    trace = f"{first:032x}"
+    headers = {"x-openclaw-model": "stub/priced", "traceparent": f"00-{trace}-{SPAN}-01"}
+    assert client.post("/v1/embeddings", json={"input": "hi"}, headers=headers).is_success
+    [span] = collected.of(trace, 1)
+    assert (span.attributes["openclaw.model_calls"], span.attributes["gen_ai.usage.input_tokens"]) == (2, 5)
+    assert {name: value for name, value in span.attributes.items() if name == "openclaw.cost.usd"} == costs
 
 
 def test_local_agent_sends_its_trace_before_it_ends(
