@@ -85,7 +85,8 @@ def agent(
     _check_message(text)
     schema = None if schema_path is None else _load_schema(schema_path)
     request = AgentInvocation(text, agent_id, key, model, timeout, schema)
-    result = run_turn(client, request, stream=stream)
+    with closing(client):
+        result = run_turn(client, request, stream=stream)
     if as_json:
         print_json(result.outcome)
     elif not stream:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
 
 import click
 
 from service.cli.agent import agent_option, local_option, model_option, open_client, run_turn, session_key_option
 from service.cli.shared.common import pass_locations
 from service.config.source import Locations
+
+if TYPE_CHECKING:
+    from service.cli.client.agent import AgentClient
 
 _HELP = "/new begins a new conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer. A final \\ continues the line."
 
@@ -32,13 +36,23 @@ def chat(
     Example: openclaw chat --agent coder --session-key refactoring
     """  # noqa: D301  # click's marker for unwrapped lines
     client = open_client(locations, local=local)
-    from service.cli.client.agent import AgentFailure, AgentInvocation, resolve_session
-    from service.core.ids import new_uuid
+    from service.cli.client.agent import resolve_session
 
     agent_id, key = resolve_session(agent_id, None, session_key)
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         click.echo(click.style(f"{key} of {agent_id or 'the default agent'}. {_HELP}", dim=True))
+    with closing(client):
+        failed = _converse(client, agent_id, key, model, is_terminal=is_terminal)
+    if failed and not is_terminal:
+        raise click.exceptions.Exit(1)
+
+
+def _converse(client: AgentClient, agent_id: str | None, key: str, model: str | None, *, is_terminal: bool) -> bool:
+    """Answer what is typed until its end; return True if a turn failed."""
+    from service.cli.client.agent import AgentFailure, AgentInvocation
+    from service.core.ids import new_uuid
+
     failed = False
     for text in _read_messages(is_terminal=is_terminal):
         if text == "/new":
@@ -54,8 +68,7 @@ def chat(
                 failure.show()
             except KeyboardInterrupt:
                 click.echo(click.style("Stopped.", dim=True), err=True)
-    if failed and not is_terminal:
-        raise click.exceptions.Exit(1)
+    return failed
 
 
 def _read_messages(*, is_terminal: bool) -> Iterator[str]:

@@ -33,11 +33,12 @@ class CollectedSpan:
 
 @dataclass
 class Collector:
-    """What was sent, and the headers it came with; answers with `status`, after `silent` is set."""
+    """What was sent, in how many requests, and the headers it came with; answers with `status` once `speaks` is set."""
 
     port: int = 0
     status: int = 200
     spans: list[CollectedSpan] = field(default_factory=list)
+    requests: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     paths: set[str] = field(default_factory=set)
     speaks: threading.Event = field(default_factory=threading.Event)
@@ -66,6 +67,7 @@ class Collector:
 
     def take(self, path: str, headers: Mapping[str, str], body: bytes) -> int:
         """Read one message, unless it is refused, and return the status."""
+        self.requests += 1
         self.speaks.wait()
         if self.status == 200:
             self._read(path, headers, body)

@@ -62,6 +62,10 @@ class AgentClient(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Send what waits to be sent; no run may follow."""
+        ...
+
 
 class AgentFailure(click.ClickException):
     """The turn failed; `code` is the gateway's error code, if there is one."""

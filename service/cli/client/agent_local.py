@@ -7,7 +7,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from service.agent.conversation import IncomingMessage
 from service.agent.events import RunEnded, TextDelta, ToolStarted
@@ -39,12 +40,19 @@ from service.models.output_format import strict_format
 from service.storage.database.errors import StoreError
 from service.storage.runs.records import Protocol
 
+if TYPE_CHECKING:
+    from service.api.traces.export import Traces
+
 
 class LocalAgentClient:
-    """Runs the agent in this process, whose standard library is patched; transcripts are shared with gateways."""
+    """Runs the agent in this process, whose standard library is patched; transcripts are shared with gateways.
+
+    Traces are opened by the first run and sent by `close`: a wait for their collector does not hold up a conversation.
+    """
 
     def __init__(self, locations: Locations) -> None:
         self._locations = locations
+        self._traces: Traces | None = None
         self._interrupted = False
         self._interrupt: Callable[[], None] = lambda: None
 
@@ -54,26 +62,30 @@ class LocalAgentClient:
         config = self._config()
         if config.logging.file is not None:
             GatewayLog(self._locations.state_dir, console=False, with_process=True).apply(config.logging)
-        with self._traces(config):
+        self._open_traces(config)
+        try:
+            gateway = open_gateway(config, self._locations, os.environ)
+        except StoreError as error:
+            raise AgentFailure(str(error)) from None
+        with closing(gateway), on_signal(signal.SIGINT, self._on_interrupt):
             try:
-                gateway = open_gateway(config, self._locations, os.environ)
-            except StoreError as error:
-                raise AgentFailure(str(error)) from None
-            with closing(gateway), on_signal(signal.SIGINT, self._on_interrupt):
-                try:
-                    with deadline(request.timeout_seconds):
-                        yield from self._follow(gateway, self._start(gateway, request))
-                except Deadline:
-                    raise timed_out(request.timeout_seconds) from None
-                except GatewayError as error:
-                    raise AgentFailure(error.message, error.code) from None
+                with deadline(request.timeout_seconds):
+                    yield from self._follow(gateway, self._start(gateway, request))
+            except Deadline:
+                raise timed_out(request.timeout_seconds) from None
+            except GatewayError as error:
+                raise AgentFailure(error.message, error.code) from None
 
-    def _traces(self, config: Config) -> AbstractContextManager[object]:
-        """Send traces where they are on, at the end what waits. Raises `ConfigError` without the extra."""
-        if not are_on(config.diagnostics, os.environ):
-            return nullcontext()
-        check_traces(config)
-        return closing(open_traces(config.diagnostics, os.environ))
+    def close(self) -> None:
+        """See `AgentClient.close`."""
+        if self._traces is not None:
+            self._traces.close()
+
+    def _open_traces(self, config: Config) -> None:
+        """Make traces from now on where they are on. Raises `ConfigError` without the extra."""
+        if self._traces is None and are_on(config.diagnostics, os.environ):
+            check_traces(config)
+            self._traces = open_traces(config.diagnostics, os.environ)
 
     def _config(self) -> Config:
         # No file is needed: the embedded model works without one.

@@ -86,6 +86,9 @@ class WebSocketAgentClient:
         except click.ClickException as error:
             raise AgentFailure(error.message) from None
 
+    def close(self) -> None:
+        """Do nothing: each run has a connection of its own."""
+
 
 class _RunFollower:
     """Follows one run to its end."""

@@ -241,18 +241,31 @@ def test_local_agent_sends_its_trace_before_it_ends(
     gateway: LiveGateway, collected: Collector, upstream: Upstream
 ) -> None:
     upstream.answers["play"] = Play(calls(text="Hello."))
-    env = {
-        "OPENCLAW_CONFIG_PATH": str(gateway.directory / "openclaw.json"),
-        "OPENCLAW_STATE_DIR": str(gateway.state_dir),
-    }
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENCLAW_")}
-    before = len(collected.spans)
-    done = run(("agent", "--local", "--message", "hi"), cwd=gateway.directory, env={**kept, **env})
+    done = run(("agent", "--local", "--message", "hi"), cwd=gateway.directory, env=local_environment(gateway.directory))
     assert (done.stdout.strip(), done.stderr) == ("Hello.", "")
-    spans = collected.spans[before:]
-    assert [span.name for span in spans] == ["chat play", "invoke_agent main"]
-    assert spans[1].attributes["openclaw.protocol"] == "local"
-    assert spans[0].parent_id == spans[1].span_id
+    spans = list(collected.spans)  # the gateway's own may still come
+    [agent] = [span for span in spans if span.attributes.get("openclaw.protocol") == "local"]
+    [asked] = [span for span in spans if span.trace_id == agent.trace_id and span != agent]
+    assert (agent.name, asked.name, asked.parent_id) == ("invoke_agent main", "chat play", agent.span_id)
+
+
+def local_environment(directory: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENCLAW_")}
+    own = {"OPENCLAW_CONFIG_PATH": str(directory / "openclaw.json"), "OPENCLAW_STATE_DIR": str(directory / "state")}
+    return {**kept, **own, **more}
+
+
+def test_local_chat_sends_its_traces_once_at_its_end(
+    module_upstream: Upstream, upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.answers["play"] = Play(*[calls(text=f"{number}.") for number in range(3)])
+    with collector() as made:
+        config = traced_config(module_upstream, endpoint=made.url)
+        (tmp_path / "openclaw.json").write_bytes(orjson.dumps(config))
+        env = local_environment(tmp_path, OTEL_BSP_SCHEDULE_DELAY="3600000")
+        done = run(("chat", "--local"), cwd=tmp_path, env=env, text="one\ntwo\nthree\n")
+        assert (done.stdout, made.requests) == ("0.\n1.\n2.\n", 1)
+        assert [span.name for span in made.spans] == ["chat play", "invoke_agent main"] * 3
 
 
 def test_workers_send_contents_where_asked_and_what_waits_when_they_stop(
