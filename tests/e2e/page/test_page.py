@@ -334,7 +334,12 @@ def test_scopes_without_a_websocket_stay_unknown_until_the_gateway_answers(stage
 def test_error_of_an_unknown_run_is_shown_once(stage: Stage) -> None:
     page = stage.sign_in(place="#/runs/no-such-run")
     page.wait_for_text("run_not_found")
-    page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
+    page.wait(
+        "performance.getEntriesByType('resource').some(({ name }) => name.endsWith('/v1/runs/no-such-run/events'))"
+    )
+    page.evaluate(
+        "new Promise((resolve) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(resolve))))"
+    )
     assert page.text().count("run_not_found") == 1
     assert "The events of this run are not kept" not in page.text()
 
