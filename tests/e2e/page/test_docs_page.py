@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 from support.browser import Page, needs_browser, open_browser
-from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.polling import until
+from support.upstream import Exchange, Upstream
 
 pytestmark = needs_browser
 
@@ -17,10 +20,11 @@ STREAMED = '{"model": "openclaw", "stream": true, "messages": [{"role": "user", 
 
 
 class Stage(NamedTuple):
-    """A gateway whose answers come slowly, and a browser."""
+    """A gateway whose answers begin and end once they are released, and a browser."""
 
     gateway: LiveGateway
     page: Page
+    released: threading.Event
 
     def open(self) -> Page:
         """Load the page, and wait for its operations."""
@@ -30,12 +34,21 @@ class Stage(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    config = scripted_config()
-    config["agents"]["defaults"]["model"] = "scripted/slow"
+def stage(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    released = threading.Event()
+
+    def answer(exchange: Exchange) -> None:
+        exchange.head()
+        exchange.event({"content": "half "})
+        until(lambda: released.is_set() or exchange.server.upstream.closing.is_set())
+        exchange.event({"content": "whole"})
+        exchange.end()
+
+    module_upstream.answers["held"] = answer
+    config = stubbed_config(module_upstream.url, "stub/held")
     directory = tmp_path_factory.mktemp("docs")
     with live_gateway(directory, config) as gateway, open_browser(directory / "profile") as page:
-        yield Stage(gateway, page)
+        yield Stage(gateway, page, released)
 
 
 def authorize(page: Page) -> None:
@@ -71,16 +84,22 @@ def test_token_is_kept_when_the_page_is_loaded_again_and_not_beyond_the_tab(stag
     assert TOKEN not in page.evaluate("JSON.stringify({...sessionStorage})")
 
 
-def test_stream_is_shown_as_it_comes_and_whole_at_the_end(stage: Stage) -> None:
-    page = stage.open()
-    authorize(page)
+def execute(page: Page) -> None:
+    """Open the operation for chats, and send a request for a stream."""
     page.click(f"{CHAT} .opblock-summary-control")
     page.click(f"{CHAT} .try-out__btn")
     page.fill(f"{CHAT} textarea.body-param__text", STREAMED)
     page.click(f"{CHAT} .execute")
+
+
+def test_stream_is_shown_as_it_comes_and_whole_at_the_end(stage: Stage) -> None:
+    page = stage.open()
+    authorize(page)
+    execute(page)
     live = page.wait(f"document.querySelector('{CHAT} .live-stream pre')?.innerText")
     assert live.startswith("data: {")
     assert "[DONE]" not in live
+    stage.released.set()
     page.wait(f"document.querySelector('{CHAT} {WHOLE}')?.innerText.includes('[DONE]')")
     assert page.evaluate("document.querySelector('.live-stream')") is None
     assert page.problems == []
