@@ -43,6 +43,7 @@
     const box = openBox(place, () => stopped.abort());
     const decoder = new TextDecoder();
     let whole = "";
+    let problem = "";
     try {
       const reader = response.body.getReader();
       for (let read; !(read = await reader.read()).done;) {
@@ -51,12 +52,13 @@
         box.show(more);
       }
     } catch (error) {
-      if (!stopped.signal.aborted) whole += `\n: the connection broke (${error.message})\n`;
+      if (!stopped.signal.aborted) problem = `\n: the connection broke (${error.message})\n`;
     } finally {
       box.close();
     }
     const { status, statusText, headers } = response;
-    return new Response(whole, { status, statusText, headers });
+    whole += decoder.decode(); // what is left of a character that was cut
+    return new Response(whole + problem, { status, statusText, headers });
   }
 
   // sessionStorage ends with the tab; Swagger UI's own persistAuthorization would keep the token for good.

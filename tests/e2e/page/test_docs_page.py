@@ -103,3 +103,13 @@ def test_stream_is_shown_as_it_comes_and_whole_at_the_end(stage: Stage) -> None:
     page.wait(f"document.querySelector('{CHAT} {WHOLE}')?.innerText.includes('[DONE]')")
     assert page.evaluate("document.querySelector('.live-stream')") is None
     assert page.problems == []
+
+
+def test_stream_cut_inside_a_character_is_shown_with_a_mark_in_its_place(stage: Stage) -> None:
+    page = stage.open()
+    page.evaluate("""void (window.fetch = async () => {
+      const headers = { "content-type": "text/event-stream" };
+      return new Response(new TextEncoder().encode("data: 5 \u20ac").slice(0, -1), { headers });
+    })""")
+    execute(page)
+    page.wait(f"document.querySelector('{CHAT} {WHOLE}')?.innerText.includes('data: 5 \ufffd')")
