@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.cutting_relay import CuttingRelay
 from support.documents import ROOT, blocks_of, reader_environment, succeed
+from support.listener import Listener
 from support.live import LiveGateway
 
 PROGRAMS = Path(__file__).with_name("programs")
@@ -32,6 +34,36 @@ LINES = {
 }
 #: The streams whose first connections the relay breaks, by the last parts of their paths.
 CUT = {"completions", "chat-stream", "events", "responses"}
+#: The end of a run as a newer gateway might send it: an unknown type, an unknown value, and then `state`.
+NEWER_EVENTS = """\
+id: 1
+event: run.paused
+data: {"type": "run.paused", "sequence_number": 1}
+
+id: 2
+event: approval.closed
+data: {"type": "approval.closed", "sequence_number": 2, "id": "a", "state": "forwarded", "decision": null}
+
+id: 3
+event: text.delta
+data: {"type": "text.delta", "sequence_number": 3, "text": "hi"}
+
+id: 4
+event: run.ended
+data: {"type": "run.ended", "sequence_number": 4, "state": "STATE", "finish_reason": "stop", "error": null, "usage": \
+{"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+
+"""
+NEWER_PROGRAM = """
+import sys
+from openclaw_client import Client
+from openclaw_client.streams import run_events
+try:
+    for event in run_events(Client(base_url=sys.argv[1]), "one"):
+        print(event.type_)
+except TypeError as error:
+    print(f"TypeError: {error}"[:37])
+"""
 GO_PROGRAM = """
 package main
 
@@ -53,6 +85,21 @@ func main() {
 def relay(gateway: LiveGateway) -> Iterator[CuttingRelay]:
     with CuttingRelay(gateway.address) as running:
         yield running
+
+
+class NewerGateway(Listener):
+    """Answers every request with `NEWER_EVENTS`, whose run ends with `state`."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__()
+        self.events = NEWER_EVENTS.replace("STATE", state)
+
+    def serve(self, connection: socket.socket) -> None:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(4096)
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        connection.sendall(f"{head}Content-Length: {len(self.events)}\r\n\r\n{self.events}".encode())
 
 
 def build(language: str, directory: Path) -> Path:
@@ -88,6 +135,11 @@ def test_python_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Pat
     mypy = [sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent", "--config-file", ""]
     checked = [str(program), str(package / "openclaw_client" / "streams.py")]
     succeed([*mypy, *checked], {**os.environ, "MYPYPATH": str(package)}, tmp_path)
+    for state, last in (("ok", "run.ended"), ("paused", "TypeError: Unexpected value 'paused'.")):
+        with NewerGateway(state) as newer:
+            url = f"http://127.0.0.1:{newer.port}"
+            printed = succeed([sys.executable, "-c", NEWER_PROGRAM, url], environment, tmp_path)
+        assert printed.splitlines() == ["text.delta", last]
 
 
 def test_package_that_cannot_be_built_leaves_no_directory(tmp_path: Path) -> None:

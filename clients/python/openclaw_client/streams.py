@@ -2,8 +2,9 @@
 
 Each stream is an iterator of events, synchronous or, with the prefix `a`, asynchronous. `GatewayError` is raised for an
 error status, and for an error inside a stream. A connection that breaks is opened again behind the last event, up to
-`ATTEMPTS` times in a row; nothing is missed, and nothing comes twice. Events of types that this client does not know,
-because the gateway is newer, are left out.
+`ATTEMPTS` times in a row; nothing is missed, and nothing comes twice. Events that this client cannot read because the
+gateway is newer, of another type or with another value of an enumeration, are left out. If the end of a run or a
+response is one of them, `TypeError` is raised.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -32,6 +33,7 @@ from .models import (
 ATTEMPTS = 5
 _PAUSE_SECONDS = 0.2
 _END = "[DONE]"
+_LAST_EVENTS = {"run.ended", "response.completed", "response.incomplete", "response.failed"}
 
 Event = TypeVar("Event")
 AnyClient = AuthenticatedClient | Client
@@ -72,7 +74,7 @@ def achat_stream(
 
 
 def run_events(client: AnyClient, run_id: str, after: int = 0) -> Iterator[RunEvent]:
-    """Yield the events of a run behind the number `after`, until `run.ended`; `type_` tells which each is."""
+    """Yield the events of a run behind the number `after`, until `run.ended`; `type_` has the kind of each."""
     return _read(client, _RunStream(run_id, after))
 
 
@@ -84,7 +86,7 @@ def arun_events(client: AnyClient, run_id: str, after: int = 0) -> AsyncIterator
 def response_events(
     client: AnyClient, body: ResponseRequest, headers: Mapping[str, str] | None = None
 ) -> Iterator[ResponseEvent]:
-    """Create a response in the background, and yield its events; `type_` tells which each is."""
+    """Create a response in the background, and yield its events; `type_` has the kind of each."""
     return _read(client, _ResponseStream(body, headers))
 
 
@@ -132,7 +134,7 @@ class _Stream(ABC, Generic[Event]):
 
     @abstractmethod
     def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> Event | None:
-        """Return an event if its type is known, and remember where it was."""
+        """Return an event unless it is of a newer gateway, and remember where it was."""
 
     def failed(self, error: httpx.TransportError | None) -> float:
         """Return how long to wait before the next connection; raises if there may be none."""
@@ -185,7 +187,10 @@ class _RunStream(_Stream[RunEvent]):
         self._after = fields["id"]
         self.ended = fields["event"] == "run.ended"
         known = RUN_EVENTS.get(data["type"])
-        return known.from_dict(data) if known else None
+        if known is None:
+            return None
+        from_dict: Callable[[dict[str, Any]], RunEvent] = known.from_dict
+        return _parse(from_dict, data)
 
 
 class _ResponseStream(_Stream[ResponseEvent]):
@@ -210,7 +215,20 @@ class _ResponseStream(_Stream[ResponseEvent]):
     def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> ResponseEvent | None:
         self._behind = {"starting_after": data["sequence_number"]}
         known = RESPONSE_EVENTS.get(data["type"])
-        return known.from_dict(data) if known else None
+        if known is None:
+            return None
+        from_dict: Callable[[dict[str, Any]], ResponseEvent] = known.from_dict
+        return _parse(from_dict, data)
+
+
+def _parse(from_dict: Callable[[dict[str, Any]], Event], data: dict[str, Any]) -> Event | None:
+    """Return an event, or `None` if it has a value that this client lacks; raises `TypeError` if it is the last one."""
+    try:
+        return from_dict(data)
+    except (TypeError, ValueError):
+        if data["type"] in _LAST_EVENTS:
+            raise
+        return None
 
 
 def _read(client: AnyClient, stream: _Stream[Event]) -> Iterator[Event]:
