@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from wcmatch import glob
+
 from service.tools.tool import ToolError
 
+_FLAGS = glob.GLOBSTAR | glob.BRACE | glob.DOTGLOB | glob.FORCEUNIX
 _MAX_ALTERNATIVES = 1_000
 _CLOSED_BRACKETS = re.compile(r"\[!?\]?[^\]/]*\]")
 
@@ -16,13 +19,11 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
 
     Raises `ToolError` for an invalid pattern and for one that cannot match any path.
     """
-    from wcmatch import glob  # noqa: PLC0415 - few agents search files
-
     pattern = pattern.removeprefix("./")
     _check_steps(pattern)
     _check_pairs(pattern)
     try:
-        flags = glob.GLOBSTAR | glob.BRACE | glob.DOTGLOB | glob.FORCEUNIX | (0 if "/" in pattern else glob.MATCHBASE)
+        flags = _FLAGS if "/" in pattern else _FLAGS | glob.MATCHBASE
         return glob.compile(pattern, flags=flags, limit=_MAX_ALTERNATIVES).match
     except Exception:  # noqa: BLE001 - the class of its one error, too many alternatives, is private
         text = f"The glob {pattern!r} has more than {_MAX_ALTERNATIVES} alternatives in braces. Use fewer."
