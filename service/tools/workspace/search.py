@@ -21,7 +21,7 @@ from service.core.concurrency import wait_readable
 from service.core.uninterrupted import complete
 from service.tools.process_slots import ProcessSlots
 from service.tools.tool import ToolAccess, ToolContext, ToolError
-from service.tools.workspace.search_process import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
+from service.tools.workspace.search_limits import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
 
 #: The time limit of one search; results found until then are returned.
 SEARCH_SECONDS = 20.0

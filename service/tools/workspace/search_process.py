@@ -34,9 +34,8 @@ from service.tools.workspace.paths import (
     open_regular_file,
     open_subdirectory,
 )
+from service.tools.workspace.search_limits import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
 
-MAX_PATHS = 1_000
-MAX_MATCHES = 200
 MAX_LINE_CHARACTERS = 400
 MAX_CHARACTERS = 48_000
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -48,8 +47,6 @@ _SNIFF_BYTES = 8 * 1024
 _LINES_BETWEEN_CHECKS = 50
 _NICENESS = 10
 _MEMORY_BYTES = 1024 * 1024 * 1024
-#: Time for a regular expression after the limit of the walk, on a busy machine, before the process is killed.
-GRACE_SECONDS = 2.0
 
 
 class Entry(NamedTuple):

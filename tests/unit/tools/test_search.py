@@ -20,7 +20,8 @@ from service.tools.tool import ToolContext, ToolError
 from service.tools.workspace.globs import compile_glob
 from service.tools.workspace.paths import MAX_DEPTH
 from service.tools.workspace.search import FindTool, GrepTool
-from service.tools.workspace.search_process import MAX_FILE_BYTES, MAX_MATCHES, MAX_PATHS
+from service.tools.workspace.search_limits import MAX_MATCHES, MAX_PATHS
+from service.tools.workspace.search_process import MAX_FILE_BYTES
 
 FIND, GREP = FindTool(ProcessSlots()), GrepTool(ProcessSlots())
 
