@@ -298,7 +298,7 @@ def test_failure_in_json_has_code_of_the_gateway(
     ("arguments", "words"),
     [
         (("show", "agent:main:nobody"), "Unknown session agent:main:nobody"),
-        (("show", "x\udcff\n"), "Unknown session x"),
+        (("show", "x\udcff\n"), "Invalid value for 'KEY': it is not valid UTF-8."),
         (("show", "both"), "Several agents have a session both: agent:main:both, agent:beta:both."),
     ],
 )

@@ -22,7 +22,7 @@ from service.storage.database.schema import HEAD
 
 CHECKOUT = Path(__file__).parents[3]
 PACKAGES = ("service", "handlers")
-PAGE = CHECKOUT / "service" / "api" / "control_ui"
+PAGES = [CHECKOUT / "service" / "api" / name for name in ("control_ui", "docs_page")]
 
 
 def build(source: Path, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -76,8 +76,9 @@ def test_the_contract_is_inside_once_and_unchanged(wheel: zipfile.ZipFile) -> No
 def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile, dist_info: str) -> None:
     modules = {path.relative_to(CHECKOUT).as_posix() for name in PACKAGES for path in (CHECKOUT / name).rglob("*.py")}
     packed = {name for name in wheel.namelist() if not name.startswith(f"{dist_info}/")}
-    page = {path.relative_to(CHECKOUT).as_posix() for path in PAGE.rglob("*") if path.suffix not in (".py", ".pyc", "")}
-    assert packed == modules | page | {"service/openapi.yaml", "service/openapi.json", "service/_version.py"}
+    files = [path for page in PAGES for path in page.rglob("*") if path.suffix not in (".py", ".pyc", "")]
+    pages = {path.relative_to(CHECKOUT).as_posix() for path in files}
+    assert packed == modules | pages | {"service/openapi.yaml", "service/openapi.json", "service/_version.py"}
 
 
 MIGRATING_PROGRAM = """
@@ -115,7 +116,7 @@ def test_the_licence_comes_with_its_text(
     wheel: zipfile.ZipFile, distribution: PathDistribution, dist_info: str
 ) -> None:
     assert distribution.metadata["License-Expression"] == "MIT AND BSD-3-Clause AND Apache-2.0"
-    libraries = [path.relative_to(CHECKOUT).as_posix() for path in sorted(PAGE.glob("vendor/LICENSE.*"))]
+    libraries = [path.relative_to(CHECKOUT).as_posix() for path in sorted(PAGES[0].glob("vendor/LICENSE.*"))]
     assert len(libraries) == 3
     assert distribution.metadata.get_all("License-File") == ["LICENSE", *libraries]
     for name in ("LICENSE", *libraries):
