@@ -27,7 +27,7 @@ _EMBEDDING_SIZE = 16
 _WORDS = re.compile(r"\s*\S+|\s+$")
 _COUNT = re.compile(r"count-([0-9]{1,6})")
 _NAMES = ("echo", "slow", "silent", "stuck", "tools", "fail-midway")
-_CHOICES = "echo, count-N, slow, silent, stuck, tools, fail-CODE or fail-midway"
+_CHOICES = f"{', '.join(_NAMES)}, count-N or fail-CODE"
 
 
 class ScriptedProvider:
