@@ -19,6 +19,8 @@ class Listener(ABC):
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._is_ending = False
 
     @abstractmethod
     def serve(self, connection: socket.socket) -> None:
@@ -29,8 +31,11 @@ class Listener(ABC):
         return self.keep(socket.create_connection(address))
 
     def keep(self, connection: socket.socket) -> socket.socket:
-        """Close `connection` at the end of the block."""
-        self._open.append(connection)
+        """Close `connection` at the end of the block, or end it now if that has come."""
+        with self._lock:
+            self._open.append(connection)
+            if self._is_ending:
+                shut(connection)
         return connection
 
     def spawn(self, function: Callable[..., None], *arguments: socket.socket) -> None:
@@ -51,8 +56,10 @@ class Listener(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for connection in (self._listener, *self._open):
-            shut(connection)
+        with self._lock:
+            self._is_ending = True
+            for connection in (self._listener, *self._open):
+                shut(connection)
         for thread in self._threads:
             thread.join()
         for connection in (self._listener, *self._open):
