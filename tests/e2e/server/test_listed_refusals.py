@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.documents import ROOT
 from support.live import live_gateway, scripted_config
 
 from service.api.http.contract import load_contract
@@ -32,10 +33,12 @@ LOCAL_WEBHOOK = {"url": "http://127.0.0.1/hook", "secret": "A" * 32}
 WEBHOOK = {"url": "https://hooks.example/one", "secret": "A" * 32}
 NOT_A_SCHEMA = {"name": "n", "schema": {"type": "nothing"}, "strict": True}
 FOREIGN = {"x-openclaw-session-key": "agent:beta:x", "x-openclaw-agent-id": "main"}
-#: What only other configurations refuse: tests of models and of tools have them.
-ELSEWHERE = None
+PLAIN = {"x-openclaw-model": "stub/plain"}
+PICTURE = {"type": "image_url", "image_url": {"url": "https://pictures.example/one.png"}}
 
-Request = dict[str, Any] | None
+Request = dict[str, Any]
+#: The request for a refusal, one for each of its alternatives, or the test elsewhere that has what it needs.
+Sent = Request | tuple[Request, ...] | str
 
 
 def body(**fields: Any) -> Request:
@@ -46,6 +49,10 @@ def chat(**fields: Any) -> Request:
     return body(**{"messages": [SAY], **fields})
 
 
+def plain_chat(**fields: Any) -> Request:
+    return chat(**fields) | {"headers": PLAIN}
+
+
 def respond(**fields: Any) -> Request:
     return body(**{"input": "hi", **fields})
 
@@ -54,18 +61,21 @@ def with_part(part: Any) -> Any:
     return [{"role": "user", "content": [part]}]
 
 
-#: A request for each refusal that an operation lists, in its order; `{session}` and `{response}` exist.
-REFUSED: dict[str, list[Request]] = {
+#: What is sent for each refusal that an operation lists, in its order; `{session}` and `{response}` exist.
+REFUSED: dict[str, list[Sent]] = {
     "POST /v1/chat/completions": [
         chat(messages=[LATER]),
         chat(messages=[RESULT]),
         chat(messages=with_part(BROKEN_PICTURE)),
         chat(messages=with_part(BROKEN_FILE)),
-        ELSEWHERE,
+        plain_chat(messages=with_part(PICTURE)),
         chat(tools=[LOOK_UP, LOOK_UP]),
         chat(tools=[{"function": {"name": "look_up", "parameters": DEEP}}]),
-        ELSEWHERE,
-        chat(tools=[LOOK_UP], tool_choice={"type": "function", "function": {"name": "other"}}),
+        plain_chat(tools=[LOOK_UP]),
+        (
+            chat(tool_choice="required"),
+            chat(tools=[LOOK_UP], tool_choice={"type": "function", "function": {"name": "other"}}),
+        ),
         chat(response_format={"type": "json_schema", "json_schema": NOT_A_SCHEMA}),
         chat(webhook=LOCAL_WEBHOOK),
         {"json": {"messages": [SAY], "webhook": WEBHOOK}, "headers": {"x-openclaw-on-disconnect": "cancel"}},
@@ -77,9 +87,16 @@ REFUSED: dict[str, list[Request]] = {
         respond(input=[{"type": "item_reference", "id": "msg_nothing"}]),
         respond(input=with_part({"type": "input_file", "file_data": BROKEN_FILE["file"]["file_data"]})),
         respond(tools=[FUNCTION, FUNCTION]),
-        respond(tools=[FUNCTION], tool_choice={"type": "function", "name": "other"}),
+        (
+            respond(tool_choice="required"),
+            respond(tools=[FUNCTION], tool_choice={"type": "function", "name": "other"}),
+        ),
         respond(text={"format": {"type": "json_schema", **NOT_A_SCHEMA}}),
-        respond(conversation="one", previous_response_id="{response}"),
+        (
+            respond(conversation="one", previous_response_id="{response}"),
+            respond(conversation="one") | {"headers": {"x-openclaw-session-key": "another"}},
+            respond(conversation=" "),
+        ),
         {
             "json": {"input": "hi", "previous_response_id": "{response}"},
             "headers": {"x-openclaw-session-key": "another"},
@@ -87,13 +104,16 @@ REFUSED: dict[str, list[Request]] = {
         respond(store=False, background=True),
         {"json": {"input": "hi"}, "headers": FOREIGN},
     ],
-    "POST /v1/embeddings": [ELSEWHERE, ELSEWHERE],
+    "POST /v1/embeddings": [
+        body(input="hi") | {"headers": {"x-openclaw-model": "claude/any"}},
+        "tests/e2e/chat/test_embeddings.py::test_wrong_requests_are_refused",
+    ],
     "POST /tools/invoke": [
         body(args={}),
         body(tool="agents_list", name="sessions_list"),
         body(tool="agents_list", args=DEEP),
     ],
-    "POST /v1/sessions/{key}/fork": [body(index=0, run_id="one")],
+    "POST /v1/sessions/{key}/fork": [(body(index=0, run_id="one"), body(index=99))],
     "GET /v1/sessions/{key}": [{"params": {"branch": 99}}],
     "GET /v1/responses/{response_id}/input_items": [
         {"params": {"after": "msg_00000000-0000-4000-8000-000000000000_i0"}}
@@ -103,7 +123,9 @@ REFUSED: dict[str, list[Request]] = {
         body(input="hi", webhook=LOCAL_WEBHOOK),
         body(input="hi", agent="main", session_key="agent:beta:x"),
     ],
-    "POST /v1/approvals/{approval_id}": [ELSEWHERE],
+    "POST /v1/approvals/{approval_id}": [
+        "tests/e2e/tools/test_approvals.py::test_exec_ask_always_has_no_decision_for_session"
+    ],
 }
 
 
@@ -123,17 +145,23 @@ LISTED = {
     if (names := listed(operation))
 }
 CASES = [
-    (label, index, name, request)
+    (label, f"{index}.{number}", name, request)
     for label, names in LISTED.items()
-    for index, (name, request) in enumerate(zip(names, REFUSED.get(label, []), strict=False))
-    if request is not ELSEWHERE
+    for index, (name, sent) in enumerate(zip(names, REFUSED.get(label, []), strict=False))
+    if not isinstance(sent, str)
+    for number, request in enumerate(sent if isinstance(sent, tuple) else (sent,))
 ]
+ELSEWHERE = [sent for requests in REFUSED.values() for sent in requests if isinstance(sent, str)]
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     config = scripted_config()
-    config["gateway"]["http"]["endpoints"]["tools"] = {"enabled": True}
+    config["gateway"]["http"]["endpoints"] |= {"tools": {"enabled": True}, "embeddings": {"enabled": True}}
+    plain = {"id": "plain", "input": ["text"], "compat": {"supportsTools": False}}
+    stub = {"baseUrl": "http://127.0.0.1:9/v1", "models": [plain]}  # which is never asked
+    claude = {"baseUrl": "http://127.0.0.1:9", "api": "anthropic-messages"}
+    config["models"]["providers"] |= {"stub": stub, "claude": claude}
     with live_gateway(tmp_path_factory.mktemp("gateway"), config) as gateway, gateway.client() as opened:
         yield opened
 
@@ -151,6 +179,12 @@ def test_each_listed_refusal_has_a_request() -> None:
     assert {label: len(names) for label, names in LISTED.items()} == {
         label: len(requests) for label, requests in REFUSED.items()
     }
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE)
+def test_refusal_that_is_sent_elsewhere_has_its_test(elsewhere: str) -> None:
+    file, _, test = elsewhere.partition("::")
+    assert f"\ndef {test}(" in (ROOT / file).read_text()
 
 
 @pytest.mark.parametrize(
