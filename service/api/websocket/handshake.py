@@ -57,7 +57,7 @@ CONNECT_SCHEMA: dict[str, Any] = {
         },
         "caps": _LIST,
         "scopes": _LIST,
-        "role": _TEXT,
+        "role": {"type": "string", "enum": ["operator"]},
         "auth": {"type": "object", "properties": {"token": _SECRET, "password": _SECRET}},
     },
 }
@@ -154,8 +154,6 @@ class Handshake:
         params = request.params
         _CONNECT.compiled.check(params, subject="The parameters of connect")
         _check_protocol(params)
-        if params.get("role", "operator") != "operator":
-            raise GatewayError("invalid_value", 'Only the role "operator" is served here.', param="role")
         authenticator = self.settings.current.authenticator
         principal = ADMINISTRATOR
         if authenticator is not None:
