@@ -1,7 +1,8 @@
 """Counts of the signals of this process, and their sums over several processes.
 
-An event waits until there are enough to be counted together, by their labels: a tenth of the cost of counting each. The
-figures of a process are plain lists of numbers by metric and labels, so that processes can share them as files.
+An event waits until there are enough to be counted together, by their labels: less than half of the cost of counting
+each. The figures of a process are plain lists of numbers by metric and labels, so that processes can share
+them as files.
 """
 
 from __future__ import annotations
