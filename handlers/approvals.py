@@ -6,7 +6,7 @@ from flask import current_app, request
 
 from service.api.http.approval_response import to_approval, to_approval_list
 from service.api.http.connexion_app import current_principal
-from service.api.http.responses import Response, json_response
+from service.api.http.http_response import Response, json_response
 from service.core.logs import access_entry
 from service.core.messages import ApprovalDecision
 from service.gateway.gateway import Gateway

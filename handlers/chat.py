@@ -12,7 +12,7 @@ from service.api.http.chat_request import ON_DISCONNECT_HEADER, includes_cost, p
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request
 from service.api.http.file_parts import has_files, with_file_texts
-from service.api.http.responses import NO_BUFFERING, Response, ok_response
+from service.api.http.http_response import NO_BUFFERING, Response, ok_response
 from service.api.http.webhook_request import check_webhook
 from service.gateway.gateway import Gateway
 

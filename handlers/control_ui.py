@@ -3,7 +3,7 @@
 from flask import request
 
 from service.api.control_ui import load_file
-from service.api.http.responses import Response
+from service.api.http.http_response import Response
 
 #: No other host, no inline script or style, and markup is made by the two libraries alone (Trusted Types).
 _POLICY = (

@@ -2,7 +2,7 @@
 
 from service.api.docs_page import load_file
 from service.api.http.error_pages import to_page
-from service.api.http.responses import Response
+from service.api.http.http_response import Response
 
 _PAGE = """<!doctype html>
 <html lang="en">

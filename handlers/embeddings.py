@@ -9,7 +9,7 @@ from service.api.http.caller import Caller
 from service.api.http.chat_request import parse_idempotency_key
 from service.api.http.connexion_app import current_request
 from service.api.http.embedding_request import parse_embedding_request, to_embedding_list
-from service.api.http.responses import REPLAYED, Response, ok_response
+from service.api.http.http_response import REPLAYED, Response, ok_response
 from service.gateway.embedding import find_agent
 from service.gateway.gateway import Gateway
 

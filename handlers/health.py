@@ -2,7 +2,7 @@
 
 from flask import current_app
 
-from service.api.http.responses import Response, json_response, ok_response
+from service.api.http.http_response import Response, json_response, ok_response
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import current_app
 
 from service.api.http.connexion_app import current_request
-from service.api.http.responses import Response, ok_response
+from service.api.http.http_response import Response, ok_response
 
 if TYPE_CHECKING:
     from service.api.metrics.exporter import Metrics

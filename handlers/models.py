@@ -5,7 +5,7 @@ from typing import Any
 from flask import current_app
 
 from service.api.http.connexion_app import current_principal
-from service.api.http.responses import Response, json_response
+from service.api.http.http_response import Response, json_response
 from service.core.principal import Principal
 from service.gateway.gateway import Gateway
 

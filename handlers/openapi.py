@@ -2,8 +2,8 @@
 
 from flask import current_app
 
+from service.api.http.http_response import Response, ok_response
 from service.api.http.published_contract import PublishedContract
-from service.api.http.responses import Response, ok_response
 from service.api.websocket.asyncapi import encode_asyncapi
 
 

@@ -14,6 +14,7 @@ from service.api.http.caller import Caller, WatchedStream, run_headers
 from service.api.http.chat_request import ON_DISCONNECT_HEADER, includes_cost
 from service.api.http.connexion_app import current_principal, current_request
 from service.api.http.file_parts import with_file_texts
+from service.api.http.http_response import NO_BUFFERING, Response, json_response, ok_response
 from service.api.http.openai_responses.echo import to_echo
 from service.api.http.openai_responses.input_items import to_input_items, to_item_list
 from service.api.http.openai_responses.output import ResponseFold
@@ -28,7 +29,6 @@ from service.api.http.openai_responses.stored import (
     wait_for_end,
 )
 from service.api.http.openai_responses.stream import ResponseStream, StoredResponseStream
-from service.api.http.responses import NO_BUFFERING, Response, json_response, ok_response
 from service.api.http.run_events import QUIET_SECONDS
 from service.core.errors import GatewayError
 from service.core.logs import access_entry

@@ -10,7 +10,7 @@ from service.api.http.chat_request import parse_shown
 from service.api.http.chat_resume import ResumedChunks
 from service.api.http.connexion_app import current_principal, current_request, environ_key
 from service.api.http.file_parts import with_file_texts
-from service.api.http.responses import (
+from service.api.http.http_response import (
     NO_BUFFERING,
     REPLAYED,
     RUN_ID_HEADER,

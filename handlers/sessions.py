@@ -6,7 +6,7 @@ from typing import Any
 from flask import current_app
 
 from service.api.http.connexion_app import current_principal
-from service.api.http.responses import Response, created_response, json_response
+from service.api.http.http_response import Response, created_response, json_response
 from service.api.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.core.errors import GatewayError
 from service.gateway import session_list

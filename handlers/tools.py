@@ -7,7 +7,7 @@ from flask import current_app
 
 from service.api.http.caller import Caller, delivery_headers
 from service.api.http.connexion_app import current_principal, current_request
-from service.api.http.responses import Response, ok_response
+from service.api.http.http_response import Response, ok_response
 from service.api.http.tool_request import in_invocation_terms, parse_invocation, to_tool_list
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway

@@ -3,7 +3,7 @@
 from flask import current_app
 
 from service.api.http.connexion_app import current_principal
-from service.api.http.responses import Response, json_response
+from service.api.http.http_response import Response, json_response
 from service.api.usage_report import UsageReport, parse_period
 from service.gateway.gateway import Gateway
 from service.storage.usage import UsageGroup

@@ -1,6 +1,6 @@
 """The agent loop: ask the model, run its tools, ask again, until it answers or calls a function of the caller.
 
-A failure is raised as `GatewayError`; earlier output stays in the run's log and in the loop's `draft`.
+A failure is raised as `GatewayError`; earlier output stays in the run's log and in the loop's `output`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from functools import partial
 from service.agent.agent_tools import AgentTools
 from service.agent.compaction.compactor import Compaction, Compactor
 from service.agent.conversation import SettledHistories
-from service.agent.draft import RunDraft
 from service.agent.draft_log import DraftLog
 from service.agent.events import (
     PARAGRAPH,
@@ -23,6 +22,7 @@ from service.agent.events import (
     ToolEnded,
     ToolStarted,
 )
+from service.agent.partial_output import PartialOutput
 from service.agent.request import check_tool_choice
 from service.agent.run import Run
 from service.core.dataclass import record, replace
@@ -37,8 +37,8 @@ from service.core.messages import (
     Usage,
 )
 from service.models.catalog import ChosenModel
+from service.models.context_windows import LearnedWindows
 from service.models.errors.context_overflow import Overflow, compaction_failed_error, limit_from_error, overflow_of
-from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, RestartingProvider
 from service.models.tokens import input_limit
 from service.tools.toolbox import CallEnded, CallEvent
@@ -94,7 +94,7 @@ class _TooLongError(Exception):
 
 
 class AgentLoop:
-    """The loop of one run: call `run` once; `draft` has its output, complete or not.
+    """The loop of one run: call `run` once; `output` has its output, complete or not.
 
     Without `drafts`, what the models write beside their text is dropped.
     """
@@ -115,7 +115,7 @@ class AgentLoop:
         self._max_turns = max_turns
         self._drafts = drafts
         self._ended_ms: dict[str, int] = {}  # of the agent's calls
-        self.draft = RunDraft()
+        self.output = PartialOutput()
         self._message_characters = 0
         self._own_calls = 0
         self._may_only_end = False
@@ -142,20 +142,20 @@ class AgentLoop:
             own = [call for call in calls if not self._tools.is_callers(call)]
             if own:
                 self._own_calls += len(own)
-                self._run.append(StepEnded(self.draft.usage))
+                self._run.append(StepEnded(self.output.usage))
             results = self._carry_out(own)
             asked = [call for call in calls if self._tools.is_callers(call)]
             if asked:
                 for index, call in enumerate(asked):
                     self._run.append(ToolCallRequested(index, call))
                 return
-            request = replace(request, messages=(*request.messages, self.draft.messages[-1 - len(results)], *results))
+            request = replace(request, messages=(*request.messages, self.output.messages[-1 - len(results)], *results))
 
     def count_discarded(self, usage: Usage) -> None:
         """Count the tokens of an answer that its model has to give again."""
         self._run.step += 1
-        self.draft.usage += usage
-        self._run.usage = self.draft.usage
+        self.output.usage += usage
+        self._run.usage = self.output.usage
         if self._drafts is not None:
             self._drafts.end_call()
 
@@ -165,7 +165,7 @@ class AgentLoop:
             try:
                 return request, self._ask(request)
             except GatewayError as error:
-                if self.draft.pieces or (self._drafts is not None and self._drafts.has_shown):
+                if self.output.pieces or (self._drafts is not None and self._drafts.has_shown):
                     raise
                 self._take_back()
                 if self._unfit is not None and overflow_of(error) is None:
@@ -211,10 +211,10 @@ class AgentLoop:
     def _shortened(self, request: ModelRequest, compaction: Compaction | None) -> ModelRequest:
         if compaction is None:
             return request
-        draft = self.draft
+        output = self.output
         if compaction.summary is not None:
-            draft.summary, draft.kept = compaction.summary, compaction.kept - len(draft.messages)
-        draft.usage += compaction.usage
+            output.summary, output.kept = compaction.summary, compaction.kept - len(output.messages)
+        output.usage += compaction.usage
         return replace(request, messages=compaction.messages, unsigned=0)
 
     def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
@@ -233,15 +233,15 @@ class AgentLoop:
         self._message_characters += len(text)
         if self._message_characters > MAX_MESSAGE_CHARACTERS:
             raise _TooLongError
-        if not self.draft.pieces and self._has_spoken():
+        if not self.output.pieces and self._has_spoken():
             self._run.append(TextDelta(PARAGRAPH))
-        self.draft.pieces.append(text)
+        self.output.pieces.append(text)
         self._run.append(TextDelta(text))
         self._run.pause_output()
 
     def _take_back(self) -> None:
         """Retract the unfinished message."""
-        pieces = self.draft.pieces
+        pieces = self.output.pieces
         if pieces:
             paragraph = len(PARAGRAPH) if self._has_spoken() else 0
             self._run.append(TextRetracted(paragraph + sum(map(len, pieces))))
@@ -251,16 +251,16 @@ class AgentLoop:
             self._drafts.take_back()
 
     def _has_spoken(self) -> bool:
-        return any(message.role is Role.ASSISTANT and message.text for message in self.draft.messages)
+        return any(message.role is Role.ASSISTANT and message.text for message in self.output.messages)
 
     def _has_acted(self, calls: Sequence[ToolCall]) -> bool:
         """Return True if the agent has used its own tools, or uses one with `calls`."""
-        earlier = any(message.role is Role.TOOL for message in self.draft.messages)
+        earlier = any(message.role is Role.TOOL for message in self.output.messages)
         return earlier or not all(map(self._tools.is_callers, calls))
 
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
         check_tool_choice(request, ended.tool_calls)
-        draft = self.draft
+        output = self.output
         calls = self._permitted(request, ended.tool_calls)
         data = ended.provider_data if calls else None
         named = calls
@@ -272,22 +272,22 @@ class AgentLoop:
             named = tuple(replace(one, id=ids.get(call.id, one.id)) for call, one in zip(calls, named, strict=True))
         data = data and data.renamed({one.id: other.id for one, other in zip(calls, named, strict=True)})
         calls = named
-        text = "".join(draft.pieces)
+        text = "".join(output.pieces)
         parts = (Text(text),) if text else ()
-        draft.messages.append(
+        output.messages.append(
             Message(Role.ASSISTANT, parts, tool_calls=calls, provider_data=data, at_ms=int(self._tools.clock() * 1000))
         )
-        draft.pieces.clear()
+        output.pieces.clear()
         self._message_characters = 0
         if self._drafts is not None:
             self._drafts.end_call()
-        draft.usage += ended.usage
-        self._run.usage, self._run.model = draft.usage, self._window.asked().ref
+        output.usage += ended.usage
+        self._run.usage, self._run.model = output.usage, self._window.asked().ref
         self._window.observe(request, ended.usage)
-        draft.stop_reason = ended.stop_reason
+        output.stop_reason = ended.stop_reason
         if ended.tool_calls and not calls:
             logger.warning("run %s: the model still called tools when it had to answer", self._run.id)
-            draft.stop_reason = StopReason.LENGTH
+            output.stop_reason = StopReason.LENGTH
         return calls
 
     def _index_of(self, request: ModelRequest, names: Sequence[str]) -> int | None:
@@ -321,7 +321,7 @@ class AgentLoop:
             # The transcript keeps the results of an interrupted turn.
             for place in sorted(ended):
                 at_ms = self._ended_ms.get(calls[place].id)
-                self.draft.messages.append(replace(ended[place], at_ms=at_ms))
+                self.output.messages.append(replace(ended[place], at_ms=at_ms))
 
     def _log_call(self, event: CallEvent) -> None:
         if isinstance(event, CallEnded):

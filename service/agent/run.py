@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 
+from service.agent.event_merging import PIECES, merge_pieces
 from service.agent.events import (
     ReasoningDelta,
     ReasoningRetracted,
@@ -22,7 +23,6 @@ from service.agent.events import (
     ToolCallWritten,
     ToolEnded,
 )
-from service.agent.merging import PIECES, merge_pieces
 from service.agent.run_reader import RunReader
 from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import CancelScope, Event, Timeout

@@ -13,7 +13,7 @@ from service.config.source import ConfigError
 from service.core.logs import configure_logging, write_event
 from service.core.signals import RunFinished, ToolExecuted, run_finished, tool_executed
 from service.core.usage import NANO
-from service.core.work import current_work
+from service.core.work_context import current_work
 
 _runs = logging.getLogger("openclaw.run")
 _tools = logging.getLogger("openclaw.tool")

@@ -1,6 +1,6 @@
 """Concurrency primitives: greenlets, events, deadlines, cancellation, threads for blocking calls.
 
-The rest of the gateway is plain sequential code; gevent's own names appear only here, in `hangup`, in `uninterrupted`,
+The rest of the gateway is plain sequential code; gevent's own names appear only here, in `disconnect`, in `shield`,
 in the server and where providers are read. Works with and without a patched standard library, as long as everything
 stays in one thread.
 """
@@ -21,7 +21,7 @@ from gevent.hub import Waiter
 from gevent.lock import RLock, Semaphore
 from gevent.monkey import get_original
 
-from service.core.work import Work, current_work
+from service.core.work_context import WorkContext, current_work
 
 __all__ = [
     "CancelScope",
@@ -276,7 +276,7 @@ class ThreadPool:
         return cast(T, outcome)
 
 
-def _settled_in(work: Work, job: Callable[..., T]) -> tuple[Any, BaseException | None]:
+def _settled_in(work: WorkContext, job: Callable[..., T]) -> tuple[Any, BaseException | None]:
     current_work.set(work)
     return _settled(job, ())
 

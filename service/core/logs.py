@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from service.core.dataclass import record
-from service.core.work import current_work
+from service.core.work_context import current_work
 
 MAX_VALUE_CHARACTERS = 256
 

@@ -26,8 +26,8 @@ from service.gateway.run_slots import RunLimiter
 from service.gateway.runtime import RunLimits, Runtime
 from service.gateway.webhooks import webhook_client
 from service.models.catalog import ModelCatalog
+from service.models.context_windows import LearnedWindows
 from service.models.fallback import RetryPolicy
-from service.models.learned_windows import LearnedWindows
 from service.models.tokens import TokenEstimator
 from service.storage.database.open import open_database
 from service.storage.sessions.transcripts import TranscriptStore

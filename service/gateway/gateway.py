@@ -26,8 +26,8 @@ from service.gateway.event_feeds import EventFeeds
 from service.gateway.peer_requests import PeerRequests
 from service.gateway.rate_limiter import Limiter, Ticket, estimate_tokens, give_back
 from service.gateway.replay import Replayer
-from service.gateway.run_directory import RunDirectory
 from service.gateway.run_execution import RunExecutor
+from service.gateway.run_lookup import RunLookup
 from service.gateway.run_outcome import (
     aborted_in_queue,
     failure_of,
@@ -91,10 +91,10 @@ class Gateway:
         self.limits = Limiter(storage, lambda: self._runtime.current.rate_limits)
         self.budgets = Budgets(storage.usage, lambda: self._runtime.current.rate_limits, clock)
         self.embedder = Embedder(storage.kept_answers, limiter, self.limits, self.budgets, clock)
-        self._directory = RunDirectory(storage, runs)
+        self._lookup = RunLookup(storage, runs)
         self.event_feeds = EventFeeds(storage, runs, clock)
         self._draining = False
-        self._peers = PeerRequests(storage, runs, self._directory, self._executor)
+        self._peers = PeerRequests(storage, runs, self._lookup, self._executor)
         storage.membership.on_evicted = self._peers.abort_in_sessions
         storage.membership.on_poll = self._peers.poll
 
@@ -153,7 +153,7 @@ class Gateway:
             return plan if len(choices) == len(plan.choices) else replace(plan, choices=choices), ticket
         except BaseException as failure:
             is_limit = isinstance(failure, GatewayError) and failure.code in _LIMIT_CODES
-            if is_limit and run.key is not None and self._directory.has_answer(run.key):
+            if is_limit and run.key is not None and self._lookup.has_answer(run.key):
                 return plan, None
             self._refuse(run, failure)
             raise
@@ -266,24 +266,24 @@ class Gateway:
     def get_run(self, run_id: str, principal: Principal, *, with_progress: bool = False) -> RunRecord:
         """Return the run's record, made up for a run of this process as far as it is not stored yet.
 
-        `with_progress`: see `RunDirectory`. Raises `StoreError`, and `GatewayError` (`run_not_found`), also for a run
+        `with_progress`: see `RunLookup`. Raises `StoreError`, and `GatewayError` (`run_not_found`), also for a run
         that `principal` may not see.
         """
-        found = self._directory.find(run_id)
+        found = self._lookup.find(run_id)
         if found is None or not principal.may_see(owner_of(found.session_key)):
             raise run_not_found(run_id)
-        return self._directory.with_progress(found) if with_progress else found
+        return self._lookup.with_progress(found) if with_progress else found
 
     def list_runs(self, which: RunFilter, after: RunPosition | None, limit: int) -> tuple[RunRecord, ...]:
         """Return at most `limit` runs of all processes, newest first, behind `after`. Raises `StoreError`."""
-        found = self._directory.list(which, after, limit)
+        found = self._lookup.list(which, after, limit)
         for run in found:
-            self._directory.request_progress(run)
+            self._lookup.request_progress(run)
         return found
 
     def has_session(self, key: str) -> bool:
         """Return True if the session `key` has had a run that is still known. Raises `StoreError`."""
-        return bool(self._directory.list(RunFilter(session_key=key), None, 1))
+        return bool(self._lookup.list(RunFilter(session_key=key), None, 1))
 
     def contact_servers(self) -> None:
         """Begin to ask the MCP servers that agents may use for their tools, so that the first run finds them."""

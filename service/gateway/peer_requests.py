@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.gateway.run_directory import RunDirectory
 from service.gateway.run_execution import RunExecutor
+from service.gateway.run_lookup import RunLookup
 from service.gateway.run_registry import RunRegistry
 from service.storage.storage import Storage
 
@@ -11,10 +11,10 @@ from service.storage.storage import Storage
 class PeerRequests:
     """Ends runs, those of other gateways too, and does what other gateways ask for."""
 
-    def __init__(self, storage: Storage, runs: RunRegistry, directory: RunDirectory, executor: RunExecutor) -> None:
+    def __init__(self, storage: Storage, runs: RunRegistry, lookup: RunLookup, executor: RunExecutor) -> None:
         self._storage = storage
         self._runs = runs
-        self._directory = directory
+        self._lookup = lookup
         self._executor = executor
 
     def abort(self, run_id: str) -> bool:
@@ -35,13 +35,13 @@ class PeerRequests:
                 if not self._abort_here(run_id):
                     self._end_forgotten(run_id)
             for run_id in requests.followed:
-                run = self._directory.find_executed(run_id)
+                run = self._lookup.find_executed(run_id)
                 if run is not None:
                     self._executor.record_events(run)
         self._storage.approvals.check()
 
     def _abort_here(self, run_id: str) -> bool:
-        run = self._directory.find_executed(run_id)
+        run = self._lookup.find_executed(run_id)
         if run is not None:
             run.abort()
         return run is not None

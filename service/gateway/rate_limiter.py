@@ -18,7 +18,7 @@ from service.gateway.shared_limit import Admission, LimitReachedError, SharedLim
 from service.models.provider import DEFAULT_ANSWER_TOKENS
 from service.models.tokens import BYTES_PER_TOKEN, estimate_message
 from service.storage.database.errors import StoreError
-from service.storage.limits.usage import WINDOW_MS
+from service.storage.limits.counters import WINDOW_MS
 from service.storage.storage import Storage
 
 _MAX_SUBJECTS = 10_000

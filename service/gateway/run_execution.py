@@ -23,7 +23,7 @@ from service.core.messages import Usage
 from service.core.pausable_deadline import PausableDeadline
 from service.core.signals import RunFinished, RunTaken, run_finished, run_taken
 from service.core.usage import ModelCall, total_of
-from service.core.work import Work, current_work
+from service.core.work_context import WorkContext, current_work
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.event_recorder import EventRecorder
 from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, with_times
@@ -79,7 +79,7 @@ class RunExecutor:
 
     def execute(self, run: Run, plan: RunPlan) -> None:
         """Execute an accepted run and release its configuration. Never raises: the log ends with the failure."""
-        current_work.set(Work(_ids_of(run, plan)))
+        current_work.set(WorkContext(_ids_of(run, plan)))
         if run_taken:
             run_taken.emit(_to_taken(run, plan))
             run.trace_id = current_work.get().ids.get("trace_id")
@@ -172,7 +172,7 @@ class RunExecutor:
         run.usage = end.usage
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
-        outcome = to_outcome(end, new, loop.draft, model, provider.calls, keep_partial=prepared.keep_partial)
+        outcome = to_outcome(end, new, loop.output, model, provider.calls, keep_partial=prepared.keep_partial)
         if end.error is not None or not run.accepted.stateless or run.accepted.is_recorded_early:
             outcome = with_times(outcome, run)  # the row of a stateless turn has no place for them
         outcome = placed(outcome, prepared.place)
@@ -297,4 +297,4 @@ def _drive(
         # The session has to be given back as after any other failure.
         logger.exception("run %s failed", run.id)
         return RunEnded(usage=total_of(calls), error=internal_error())
-    return RunEnded(loop.draft.stop_reason, total_of(calls))
+    return RunEnded(loop.output.stop_reason, total_of(calls))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from service.agent.conversation import ConversationDigest, unanswered_calls
-from service.agent.draft import RunDraft
 from service.agent.events import RunEnded
+from service.agent.partial_output import PartialOutput
 from service.agent.placement import Placement
 from service.agent.run import Run
 from service.core.dataclass import replace
@@ -22,13 +22,13 @@ _CUT = {"run_aborted": "the run was aborted", "run_timeout": "the time of the ru
 def to_outcome(
     end: RunEnded,
     new: tuple[Message, ...],
-    draft: RunDraft,
+    partial: PartialOutput,
     model: str,
     calls: Sequence[ModelCall],
     *,
     keep_partial: bool = False,
 ) -> RunOutcome:
-    """The record of a run that answered `new` with `draft` and ended with `end`; `model` is `provider/model`.
+    """The record of a run that answered `new` with `partial` and ended with `end`; `model` is `provider/model`.
 
     `calls` are those of its models.
 
@@ -41,7 +41,7 @@ def to_outcome(
     else:
         code, message = error.code, error.message
         ended = RunOutcome(end.state, end.usage, model, error_code=code, error_message=message, calls=calls)
-    output = draft.to_messages()
+    output = partial.to_messages()
     has_acted = any(message.role is Role.TOOL for message in output)
     if error is not None:
         output = _settled(output, error)
@@ -54,8 +54,8 @@ def to_outcome(
         ended,
         messages=(*new, *output),
         reply_count=len(output),
-        summary=draft.summary,
-        kept=draft.kept + len(output),
+        summary=partial.summary,
+        kept=partial.kept + len(output),
         asked_call_id=asked[0].id if asked else None,
         asked_after=str(ConversationDigest(new)) if asked else None,
     )

@@ -8,10 +8,10 @@ from typing import Self
 
 from service.agent.agent_tools import AgentTools
 from service.agent.conversation import Conversation, select_new
-from service.agent.hidden_steps import recall_steps
 from service.agent.model_fit import fit_choices
 from service.agent.placement import Placement, place_request
 from service.agent.request import AgentRequest, check_model, check_names
+from service.agent.restored_tool_steps import recall_steps
 from service.agent.side_tasks import find_task
 from service.agent.structured_output import OutputCheck, open_check
 from service.agent.system_prompt import to_system_text

@@ -20,8 +20,8 @@ from service.core.concurrency import RLock, spawn
 from service.core.dataclass import record
 from service.core.fetch.client import PublicHttpClient
 from service.models.catalog import ModelCatalog
+from service.models.context_windows import LearnedWindows
 from service.models.fallback import RetryPolicy
-from service.models.learned_windows import LearnedWindows
 from service.tools.process_slots import ToolSlots
 from service.tools.registry import ToolRegistry
 

@@ -16,8 +16,8 @@ from service.core.concurrency import Event, sleep, spawn
 from service.core.errors import internal_error
 from service.core.rate_limits import NO_LIMITS, Quota, RateLimits
 from service.storage.database.errors import StoreError
+from service.storage.limits.counters import WINDOW_MS, Exchange, Exchanged, LimitCounters, Refusal
 from service.storage.limits.sliding_log import SlidingLog
-from service.storage.limits.usage import WINDOW_MS, Exchange, Exchanged, LimitUsage, Refusal
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -89,7 +89,7 @@ class SharedLimit:
     def __init__(
         self,
         subject: str,
-        usage: LimitUsage,
+        usage: LimitCounters,
         gateway_id: Callable[[], str],
         has_peers: Callable[[], bool],
         window_ms: int = WINDOW_MS,

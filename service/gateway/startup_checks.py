@@ -21,8 +21,8 @@ from service.config.loading import resolve_state_url
 from service.config.roster import Agent, Roster
 from service.config.schema import Config
 from service.config.source import ConfigError, Locations
-from service.core.path_links import find_links, is_inside
-from service.gateway.exec_approvals import find_restrictions
+from service.core.symlinks import find_links, is_inside
+from service.gateway.exec_approvals_file import find_restrictions
 from service.models.catalog import ModelCatalog
 from service.models.dialects import DIALECTS, OFFERED_APIS
 from service.models.known_hosts import KNOWN_HOSTS

@@ -21,9 +21,9 @@ from service.core.signals import ModelReplaced, model_replaced
 from service.core.usage import ModelCall
 from service.models.attempt import CUT_OFF, Attempt, Output, ask_once
 from service.models.catalog import ChosenModel
+from service.models.context_windows import LearnedWindows
 from service.models.errors.http_errors import ModelMissingError
 from service.models.errors.log_words import log_words
-from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.tokens import BYTES_PER_TOKEN, estimate_request
 

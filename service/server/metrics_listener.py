@@ -10,7 +10,7 @@ from typing import Any
 import flask
 
 from service.api.client_address import check_host
-from service.api.http.responses import Response, error_response, ok_response
+from service.api.http.http_response import Response, error_response, ok_response
 from service.config.gateway import MetricsConfig
 from service.config.source import ConfigError
 from service.core.errors import GatewayError

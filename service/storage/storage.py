@@ -8,7 +8,7 @@ from service.config.sessions import MaintenanceConfig
 from service.storage.api_keys import ApiKeys
 from service.storage.cluster.membership import HEARTBEAT_SECONDS, Membership
 from service.storage.database.database import Database
-from service.storage.limits.usage import LimitUsage
+from service.storage.limits.counters import LimitCounters
 from service.storage.runs.approvals import Approvals
 from service.storage.runs.events import RunEvents
 from service.storage.runs.idempotency import IdempotencyStore
@@ -44,7 +44,7 @@ class Storage:
         self.claims = IdempotencyStore(database)
         self.kept_answers = KeptAnswers(database)
         self.api_keys = ApiKeys(database, clock)
-        self.limit_usage = LimitUsage(database)
+        self.limit_usage = LimitCounters(database)
         self.usage = DailyUsage(database)
         self.approvals = Approvals(database, self.membership, clock)
         self.ledger = RunLedger(database, self.membership, clock=clock, new_id=new_id)

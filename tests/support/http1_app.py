@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from service.core.concurrency import Event
+from service.core.disconnect import watch_disconnect
 from service.core.errors import GatewayError
-from service.core.hangup import watch_hangup
 from service.core.logs import access_entry
 from service.server.http1.connection import Limits
 from service.server.http1.server import Server
@@ -82,7 +82,7 @@ class Application:
 
     def answer_hangup(self, environ: Environ, start_response: Start) -> list[bytes]:
         gone = Event()
-        with watch_hangup(environ["openclaw.connection"], gone.set):
+        with watch_disconnect(environ["openclaw.connection"], gone.set):
             gone.wait(float(environ["query"].get("seconds", 5)))
         self.closed += gone.is_set()
         return self.answer_hello(environ, start_response)
@@ -90,7 +90,7 @@ class Application:
     def answer_watched_stream(self, environ: Environ, start_response: Start) -> Iterator[bytes]:
         start_response("200 OK", [])
         gone = Event()
-        with watch_hangup(environ["openclaw.connection"], gone.set):
+        with watch_disconnect(environ["openclaw.connection"], gone.set):
             for number in range(int(environ["query"]["count"])):
                 yield b"%d\n" % number
                 if gone.wait(float(environ["query"]["gap"])):

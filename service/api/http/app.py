@@ -22,9 +22,9 @@ from service.api.client_address import check_host, check_origin
 from service.api.http.body_limits import check_value_count
 from service.api.http.connexion_app import BODY_KEY, PRINCIPAL_KEY, Api, Application, current_request, environ_key
 from service.api.http.deferred_schema import DeferredSchema
+from service.api.http.http_response import Response, error_response
 from service.api.http.path_suggestions import explain_path, suggest_path
 from service.api.http.published_contract import PublishedContract
-from service.api.http.responses import Response, error_response
 from service.api.settings import SettingsSlot
 from service.core.byte_budget import HOLD_KEY, ByteBudget, Hold
 from service.core.concurrency import pause

@@ -10,11 +10,11 @@ from typing import Any, Self
 from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.api.http.connexion_app import PRINCIPAL_KEY, environ_key
-from service.api.http.responses import REPLAYED, RUN_ID_HEADER
+from service.api.http.http_response import REPLAYED, RUN_ID_HEADER
 from service.core.byte_budget import HOLD_KEY
 from service.core.concurrency import CancelScope, sleep, spawn
+from service.core.disconnect import watch_disconnect
 from service.core.errors import GatewayError
-from service.core.hangup import watch_hangup
 from service.core.logs import AccessEntry, access_entry
 from service.core.principal import Principal
 from service.gateway.gateway import Gateway
@@ -96,7 +96,7 @@ class Caller:
         if run.end is not None and run.end.error is not None:
             self.entry.error = run.end.error.code
 
-    def _on_hangup(self) -> None:
+    def _on_disconnect(self) -> None:
         self.entry.status = _CALLER_LEFT
         if self._run is None:
             self._submission.cancel()
@@ -104,7 +104,7 @@ class Caller:
             self._run.leave()
 
     def __enter__(self) -> Self:
-        self._watch = watch_hangup(self.connection, self._on_hangup)
+        self._watch = watch_disconnect(self.connection, self._on_disconnect)
         self._watch.__enter__()
         return self
 
@@ -129,7 +129,7 @@ class WatchedStream:
     def __iter__(self) -> Iterator[bytes]:
         self._run.on_evicted.append(self._on_evicted)
         try:
-            with watch_hangup(self._caller.connection, self._run.leave):
+            with watch_disconnect(self._caller.connection, self._run.leave):
                 yield from self._pieces
         finally:
             self._run.on_evicted.remove(self._on_evicted)

@@ -9,8 +9,8 @@ import orjson
 
 from service.agent.request import REASONING, TOOLS
 from service.api.http.chat_chunks import DONE, ChunkEncoder
+from service.core.disconnect import ProbedConnection, watch_disconnect
 from service.core.errors import GatewayError
-from service.core.hangup import ProbedConnection, watch_hangup
 from service.core.messages import ToolCall, Usage
 from service.gateway.event_feeds import Watch
 from service.storage.runs.events import LoggedEvent
@@ -45,7 +45,7 @@ class ResumedChunks:
     def __iter__(self) -> Iterator[bytes]:
         """Yield the role, then chunks as they come, and a comment line after each quiet time."""
         yield self._encoder.opening()
-        with watch_hangup(self._connection, self._watch.close):
+        with watch_disconnect(self._connection, self._watch.close):
             for batch in self._watch:
                 chunks = b"".join(map(self._encode, batch))
                 if chunks or not batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from service.core.hangup import ProbedConnection, watch_hangup
+from service.core.disconnect import ProbedConnection, watch_disconnect
 from service.gateway.event_feeds import Watch
 from service.storage.runs.events import LoggedEvent
 
@@ -25,7 +25,7 @@ class RunEventStream:
     def __iter__(self) -> Iterator[bytes]:
         """Yield events as they come, and a comment line after each quiet time."""
         yield _COMMENT
-        with watch_hangup(self._connection, self._watch.close):
+        with watch_disconnect(self._connection, self._watch.close):
             for batch in self._watch:
                 yield batch.encode(_encode) if batch else _COMMENT
 

@@ -17,7 +17,7 @@ from service.agent.events import (
 )
 from service.agent.request import REASONING, TOOLS
 from service.agent.run import Run
-from service.api.http.responses import FinalPiece
+from service.api.http.http_response import FinalPiece
 
 #: Maximum silence of a stream once its run has begun; then a comment line is sent.
 QUIET_SECONDS = 15.0

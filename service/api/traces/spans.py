@@ -1,8 +1,8 @@
 """Make spans of what the signals of this process report: runs, in them calls of models and tools, and embeddings.
 
 Names and attributes are those of OpenTelemetry's semantic conventions for generative AI; what these lack begins with
-`openclaw.`. A span is the greenlet's current work (`service.core.work`) until it ends, so that log lines have its id
-and requests to other services its headers.
+`openclaw.`. A span is the greenlet's current work (`service.core.work_context`) until it ends, so that log lines have
+its id and requests to other services its headers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from service.core import signals
 from service.core.messages import Sampling, Usage
 from service.core.signals import Signal
 from service.core.usage import to_dollars
-from service.core.work import Work, current_work
+from service.core.work_context import WorkContext, current_work
 
 _AGENT, _CHAT, _TOOL, _EMBEDDINGS = "invoke_agent", "chat", "execute_tool", "embeddings"
 
@@ -180,7 +180,9 @@ def _make_current(kind: str, span: Span) -> None:
     if made.trace_state:
         headers["tracestate"] = made.trace_state.to_header()
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    current_work.set(Work({**work.ids, "trace_id": trace_id, "span_id": span_id}, headers, lines, kind, span, work))
+    current_work.set(
+        WorkContext({**work.ids, "trace_id": trace_id, "span_id": span_id}, headers, lines, kind, span, work)
+    )
 
 
 def _take_current(kind: str) -> Span | None:

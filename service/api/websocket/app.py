@@ -14,7 +14,7 @@ from socket import SHUT_RDWR
 from typing import Any
 
 from service.api.client_address import check_host, check_origin
-from service.api.http.responses import error_response
+from service.api.http.http_response import error_response
 from service.api.settings import ApiSettings, SettingsSlot
 from service.api.websocket.client import ConnectedClient
 from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket, accept_upgrade

@@ -22,7 +22,7 @@ import orjson
 
 from service.core.concurrency import Event, sleep
 from service.core.dataclass import record
-from service.core.hangup import watch_hangup
+from service.core.disconnect import watch_disconnect
 from service.core.processes.process_tree import descendants_of
 from service.core.processes.reaper import adopt_orphans, kill_each, program
 from service.core.processes.sandbox import Limits, Sandbox
@@ -186,7 +186,7 @@ def _kill_all(process: subprocess.Popen[bytes]) -> None:
 
 def _wait_for_hangup(connection: socket.socket, seconds: float | None = None) -> bool:
     gone = Event()
-    with watch_hangup(connection, gone.set):
+    with watch_disconnect(connection, gone.set):
         return bool(gone.wait(seconds))
 
 

@@ -11,16 +11,16 @@ from service.core.errors import GatewayError
 from service.core.ids import new_call_id
 from service.core.messages import StopReason, ToolCall, Usage
 from service.models.anthropic.content import THINKING, Content
-from service.models.anthropic.given_texts import GivenTexts
+from service.models.anthropic.repeated_texts import RepeatedTexts
 from service.models.drafts import Drafts
 from service.models.errors.answer_errors import answer_error, find_bare_error, find_error, unreadable_error
 from service.models.finish_reasons import to_stop_reason
 from service.models.finish_state import Completion
 from service.models.http.transport import Upstream
+from service.models.inline_reasoning import ThoughtFilter
 from service.models.openai.surrogates import Joiner, joined, load_event
 from service.models.provider import ModelEnded
 from service.models.streaming import to_count
-from service.models.thoughts import ThoughtFilter
 from service.models.tool_calls import check_calls, is_object, whole_arguments, with_distinct_ids
 
 #: The HTTP status of an error that arrives as an event.
@@ -75,7 +75,7 @@ class AnthropicAnswer:
         self._content = Content()
         self._thoughts = thoughts
         self._joiner = Joiner()
-        self._given = GivenTexts()
+        self._given = RepeatedTexts()
         self._kinds_of_start: dict[Any, str] = {}  # of blocks in the start of the message, which may come again
         self._texts: list[str] = []  # unfiltered
         self._rest = ""

@@ -19,11 +19,11 @@ from service.models.drafts import Drafts
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
+from service.models.inline_reasoning import ThoughtFilters
 from service.models.model_lists import read_list
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.request_styles import StyleCache
 from service.models.streaming import deliver, read_texts
-from service.models.thoughts import ThoughtFilters
 
 #: The version that has `temperature` and `top_p`, and the one that other servers of this dialect support.
 _VERSION = "2023-06-01"

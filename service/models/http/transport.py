@@ -20,7 +20,7 @@ from service import __version__
 from service.core.concurrency import Timeout
 from service.core.errors import GatewayError
 from service.core.fetch.decoding import Decoder
-from service.core.work import current_work
+from service.core.work_context import current_work
 from service.models.http.codings import PLAIN, choose_decoder, is_undecided
 from service.models.http.pool import open_pool, send_pieces
 from service.models.http.proxies import DIRECT, ProxySettings

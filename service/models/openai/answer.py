@@ -19,16 +19,16 @@ from service.models.errors.answer_errors import (
 from service.models.finish_reasons import to_stop_reason
 from service.models.finish_state import Completion, to_reason
 from service.models.http.transport import Upstream
-from service.models.openai.calls import CallAssembler
+from service.models.inline_reasoning import ThoughtFilter
 from service.models.openai.choices import by_index
-from service.models.openai.messages import Messages, added_by
-from service.models.openai.parts import read_parts
+from service.models.openai.content_parts import read_parts
 from service.models.openai.reasoning import REASONING, Reasoning
 from service.models.openai.repeated_chunks import RepeatedChunks
 from service.models.openai.surrogates import Joiner, load_event
+from service.models.openai.tool_calls import CallAssembler
 from service.models.openai.usage import read_usage
+from service.models.openai.whole_messages import WholeMessages, added_by
 from service.models.provider import ModelEnded
-from service.models.thoughts import ThoughtFilter
 
 #: Fields of an event, and of a choice, that need more than a look at the delta.
 _EVENT_EXTRAS = frozenset(("error", "type", "base_resp", "x_groq"))
@@ -59,7 +59,7 @@ class OpenAIAnswer:
         self._texts: list[str] = []  # of the deltas
         self._has_deltas = self._has_chunks = self._has_message = False
         self._is_whole = False  # one JSON document, which has an end
-        self._messages = Messages()  # where there are no deltas
+        self._messages = WholeMessages()  # where there are no deltas
         self._rest = ""
         self._usage = Usage()
         self.drafts: Drafts | None = None

@@ -15,13 +15,13 @@ from service.models.embeddings import EmbeddingRequest, Embeddings, ask_upstream
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
+from service.models.inline_reasoning import ThoughtFilters
 from service.models.model_lists import read_list
 from service.models.openai.answer import OpenAIAnswer
 from service.models.openai.hosts import RequestStyle, quirks_of
 from service.models.openai.request import RequestWriter
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.streaming import deliver, read_texts
-from service.models.thoughts import ThoughtFilters
 
 
 class OpenAIProvider:

@@ -1,4 +1,4 @@
-"""The requests of one connection and their responses.
+"""The requests of one connection and their http_response.
 
 The application only receives well-formed requests. Every response, including refusals by this module, passes through
 `RequestHandler.start_response` and carries the security headers and the request id.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.pywsgi import WSGIHandler
 
-from service.api.http import responses
+from service.api.http import http_response
 from service.core.byte_budget import HOLD_KEY
 from service.core.errors import GatewayError, internal_error
 from service.core.logs import ENTRY_KEY, AccessEntry, to_logfmt, write_access_line
@@ -38,7 +38,7 @@ _LAST_CHUNK = b"0\r\n\r\n"
 class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """The requests of one connection and their responses, one after another.
 
-    In addition to WSGI's keys the environ has `openclaw.request_id`, `openclaw.connection` (for `watch_hangup`),
+    In addition to WSGI's keys the environ has `openclaw.request_id`, `openclaw.connection` (for `watch_disconnect`),
     `openclaw.socket` and the request's `AccessEntry`. With status 101 the socket belongs to the application until it
     returns; `openclaw.early` has the bytes received before. The application may set `HOLD_KEY`.
     """
@@ -118,8 +118,8 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         try:
             self.head = head = parse_head(self.server.read_head(self.connection, self.peer))
         finally:
-            self.request_id = responses.choose_request_id(
-                self.head and self.head.headers.get(responses.REQUEST_ID_HEADER)
+            self.request_id = http_response.choose_request_id(
+                self.head and self.head.headers.get(http_response.REQUEST_ID_HEADER)
             )
         self.command, self.path, self.request_version, self.headers = head
         return parse_framing(head)
@@ -167,20 +167,20 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self.close_connection = True  # a cut response shows the peer that it is incomplete
             return
         try:
-            self.result = responses.error_response(error)(self.environ, self.start_response)
+            self.result = http_response.error_response(error)(self.environ, self.start_response)
             self.process_result()
         except PeerGoneError:
             self.close_connection = True
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., None]:
-        """Implement WSGI's `start_response`; adds the headers common to all responses."""
+        """Implement WSGI's `start_response`; adds the headers common to all http_response."""
         if exc_info is not None and self.headers_sent:
             raise exc_info[1]
         given = {name.lower(): value for name, value in headers}
         self.code = int(status[:3])
         self.status = status
         self.response_headers = [*headers]
-        self._common_lines = responses.common_lines(given, self.request_id, int(time.time()))
+        self._common_lines = http_response.common_lines(given, self.request_id, int(time.time()))
         if "connection" in given and self.code != _SWITCHING_PROTOCOLS:
             self.close_connection = self.close_connection or given["connection"] == "close"
             self.response_headers = [pair for pair in headers if pair[0].lower() != "connection"]
@@ -223,13 +223,13 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         sent = b""
         if not self.headers_sent:
             self.finalize_headers()
-            sent = responses.format_head(self.status, self.response_headers, self._common_lines)
+            sent = http_response.format_head(self.status, self.response_headers, self._common_lines)
         if self.command == "HEAD":
             data = b""
         if not self.response_use_chunked:
             sent += data
         elif data:
-            self.ended = isinstance(data, responses.FinalPiece)
+            self.ended = isinstance(data, http_response.FinalPiece)
             sent += b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK if self.ended else b"")
         self.headers_sent = True
         self.body.forgo_continue()

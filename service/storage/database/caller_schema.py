@@ -48,8 +48,8 @@ api_keys = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: What was used of the limits of `subject` (`service.storage.limits.usage`): requests and tokens of the last minute as
-#: JSON lists of times and amounts, and runs at once as a JSON object by gateway.
+#: What was used of the limits of `subject` (`service.storage.limits.counters`): requests and tokens of the last minute
+#: as JSON lists of times and amounts, and runs at once as a JSON object by gateway.
 limit_usage = sa.Table(
     "limit_usage",
     metadata,

@@ -15,7 +15,7 @@ from service.core.concurrency import Event, sleep, spawn
 from service.core.dataclass import record
 from service.storage.database.database import Database
 from service.storage.database.errors import StoreError
-from service.storage.limits.usage import LimitUsage
+from service.storage.limits.counters import LimitCounters
 from service.storage.runs.idempotency import IdempotencyStore
 from service.storage.runs.kept_answers import KeptAnswers
 from service.storage.sessions.retention import (
@@ -144,13 +144,13 @@ class Pruner:
 
     def _delete_keys(self, keep_going: Callable[[], bool]) -> int:
         count = 0
-        for rows in (IdempotencyStore(self._database), KeptAnswers(self._database), LimitUsage(self._database)):
+        for rows in (IdempotencyStore(self._database), KeptAnswers(self._database), LimitCounters(self._database)):
             while keep_going():
                 began_at = monotonic()
                 gone = rows.prune(self._now_ms())
                 if gone == 0:
                     break
-                count += 0 if isinstance(rows, LimitUsage) else gone
+                count += 0 if isinstance(rows, LimitCounters) else gone
                 _pause(began_at)
         return count
 

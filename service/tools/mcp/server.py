@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from service.core import concurrency
 from service.core.dataclass import record
-from service.core.work import current_work
+from service.core.work_context import current_work
 from service.tools.mcp.connection import ConnectionLostError, McpConnection, SessionLostError
 from service.tools.mcp.results import redactor
 from service.tools.mcp.sandbox import McpSandbox

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from service.core import concurrency
-from service.core.work import Work, current_work
+from service.core.work_context import WorkContext, current_work
 from service.tools.mcp.connection import ConnectionLostError
 from service.tools.mcp.server import LISTING_WAIT_SECONDS, McpEndpoint, McpServer, RemoteTool
 from service.tools.tool import Tool, ToolContext, ToolError
@@ -89,7 +89,11 @@ class McpServers:
         return tuple(tools.values())
 
     def _list_into(
-        self, work: Work, server: McpServer, listings: dict[str, tuple[RemoteTool, ...]], wait_seconds: float | None
+        self,
+        work: WorkContext,
+        server: McpServer,
+        listings: dict[str, tuple[RemoteTool, ...]],
+        wait_seconds: float | None,
     ) -> None:
         current_work.set(work)
         name = server.endpoint.name

@@ -18,7 +18,7 @@ import orjson
 
 import service
 from service.core.concurrency import wait_readable
-from service.core.uninterrupted import complete
+from service.core.shield import shield
 from service.tools.process_slots import ProcessSlots
 from service.tools.tool import ToolAccess, ToolContext, ToolError
 from service.tools.workspace.search_limits import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
@@ -144,7 +144,7 @@ def _search(request: dict[str, Any], context: ToolContext, slots: ProcessSlots, 
 @contextmanager
 def _search_process() -> Iterator[subprocess.Popen[bytes]]:
     # A start that is interrupted would leave a process behind, beside those that the slots allow.
-    process = complete(_start, _end)
+    process = shield(_start, _end)
     try:
         yield process
     finally:

@@ -17,7 +17,7 @@ from support.upstream_answers import refuse
 from e2e.server.test_live_configuration import Editing
 from service.agent.compaction.compactor import SUMMARY_HEADING
 from service.models.catalog import ChosenModel
-from service.models.learned_windows import LearnedWindows
+from service.models.context_windows import LearnedWindows
 from service.models.scripted import ScriptedProvider
 
 WINDOW = 8_000

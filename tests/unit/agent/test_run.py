@@ -10,8 +10,8 @@ from support.runs import new_run
 from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
 from service.api.http.chat_response import ChunkStream
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn
+from service.core.disconnect import watch_disconnect
 from service.core.errors import GatewayError
-from service.core.hangup import watch_hangup
 from service.core.messages import StopReason, ToolCall, Usage
 
 
@@ -131,7 +131,7 @@ def test_deadline_ends_only_its_own_block() -> None:
 def test_disconnect_is_reported_once() -> None:
     ours, theirs = socket.socketpair()
     noticed: list[bool] = []
-    with ours, watch_hangup(ours, lambda: noticed.append(True)):
+    with ours, watch_disconnect(ours, lambda: noticed.append(True)):
         sleep(0.01)
         assert noticed == []
         theirs.close()
@@ -143,7 +143,7 @@ def test_bytes_from_peer_are_kept_and_are_no_disconnect() -> None:
     ours, theirs = socket.socketpair()
     noticed: list[bool] = []
     with ours, theirs:
-        with watch_hangup(ours, lambda: noticed.append(True)):
+        with watch_disconnect(ours, lambda: noticed.append(True)):
             theirs.sendall(b"next")
             sleep(0.05)
         assert noticed == []

@@ -14,8 +14,8 @@ from openapi_spec_validator import validate
 
 from service.api.http.contract import load_contract, to_json_schema
 from service.api.http.error_pages import EXPLANATIONS
+from service.api.http.http_response import error_response
 from service.api.http.published_contract import to_openapi_3_0
-from service.api.http.responses import error_response
 from service.api.http.schema_validation import CompiledSchema
 from service.core.errors import KINDS, GatewayError
 

@@ -15,7 +15,7 @@ import service.api.control_ui
 from handlers.control_ui import get_control_ui, get_control_ui_asset, get_control_ui_library
 from service.api.control_ui import load_file
 from service.api.http.contract import load_contract
-from service.api.http.responses import Response
+from service.api.http.http_response import Response
 
 HOME = Path(service.api.control_ui.__file__).parent
 VENDOR = HOME / "vendor"

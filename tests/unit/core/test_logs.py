@@ -15,7 +15,7 @@ import pytest
 
 from service.core import logs
 from service.core.logs import KEPT_FILES, LogSettings, configure_logging, rotated_path, to_logfmt_line, write_event
-from service.core.work import Work, current_work
+from service.core.work_context import WorkContext, current_work
 
 logger = logging.getLogger("openclaw.test")
 
@@ -67,7 +67,7 @@ def test_logfmt_value_stays_on_its_line(value: str | float, text: str) -> None:
 def test_both_formats_have_the_same_fields(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     configure_logging(LogSettings(file=path))
     write_event(logger, {"run": "r 1", "tokens": 3, "key": "a=b c"})
-    token = current_work.set(Work({"run": "r2"}))
+    token = current_work.set(WorkContext({"run": "r2"}))
     logger.warning("it %s", "failed")
     current_work.reset(token)
     logger.error("defect \ud800", exc_info=ValueError("why"))

@@ -20,9 +20,9 @@ from service.core.errors import GatewayError
 from service.core.messages import Image, Message, Role, Sampling, Usage
 from service.core.usage import Price, total_of
 from service.models.catalog import ChosenModel
+from service.models.context_windows import LearnedWindows
 from service.models.errors.http_errors import status_error
 from service.models.fallback import RETRYABLE, FallbackProvider, RetryPolicy
-from service.models.learned_windows import LearnedWindows
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelEnded, ModelRequest, Provider, TextReceiver
 from service.models.scripted import ScriptedProvider

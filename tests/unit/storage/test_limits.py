@@ -15,8 +15,8 @@ from service.core.rate_limits import RateLimits
 from service.storage.cluster.membership import Membership
 from service.storage.database.caller_schema import limit_usage
 from service.storage.database.database import Database
+from service.storage.limits.counters import WINDOW_MS, Exchange, Exchanged, LimitCounters, Refusal
 from service.storage.limits.sliding_log import MAX_ENTRIES, SlidingLog
-from service.storage.limits.usage import WINDOW_MS, Exchange, Exchanged, LimitUsage, Refusal
 
 Exchanger = Callable[..., Exchanged]
 
@@ -28,7 +28,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def exchange(database: Database, clock: Clock) -> Exchanger:
-    usage = LimitUsage(database, clock)
+    usage = LimitCounters(database, clock)
 
     def make(limits: RateLimits, asked: int | tuple[int, ...] = 1, gateway: str = "a", **rest: object) -> Exchanged:
         tokens = (0,) * asked if isinstance(asked, int) else asked
@@ -153,7 +153,7 @@ def test_runs_at_once_are_those_of_living_gateways(exchange: Exchanger, database
 
 def test_a_row_that_counts_nothing_is_pruned(exchange: Exchanger, database: Database, clock: Clock) -> None:
     exchange(RateLimits(60))
-    usage, now_ms = LimitUsage(database, clock), int(clock.now * 1000)
+    usage, now_ms = LimitCounters(database, clock), int(clock.now * 1000)
     assert usage.prune(now_ms + WINDOW_MS) == 0
     assert usage.prune(now_ms + 100 * WINDOW_MS) == 1
     assert database.fetch(sa.select(limit_usage.c.subject), {}) == []
@@ -166,6 +166,6 @@ def test_times_of_before_the_clock_was_set_back_do_not_count(exchange: Exchanger
 
 
 def test_the_clock_is_that_of_the_database(database: Database) -> None:
-    found = LimitUsage(database).exchange(Exchange("key:y", RateLimits(1), "a", (0,)))
+    found = LimitCounters(database).exchange(Exchange("key:y", RateLimits(1), "a", (0,)))
     assert admitted(found) == 1
     assert abs(found.now_ms / 1000 - time.time()) < 60

@@ -21,7 +21,7 @@ from mcp import types
 from support.processes import started
 
 from service.core import concurrency
-from service.core.work import Work, current_work
+from service.core.work_context import WorkContext, current_work
 from service.tools.mcp.server import McpEndpoint, McpServer
 from service.tools.mcp.transport import HttpErrors
 from service.tools.tool import ToolError
@@ -80,7 +80,7 @@ def test_streamable_http_works_and_survives_restart_of_server() -> None:
             wait_until(lambda: _works(server))
             assert "add" in {tool.name for tool in server.list_tools()}
             parent = f"00-{'a' * 32}-{'b' * 16}-01"
-            token = current_work.set(Work(trace_headers={"traceparent": parent}))
+            token = current_work.set(WorkContext(trace_headers={"traceparent": parent}))
             assert server.call_tool("trace", {}) == f"{parent} {parent}"
             current_work.reset(token)
             assert server.call_tool("big", {"characters": 3_000_000}).endswith("[2800000 more characters omitted]")

@@ -11,12 +11,12 @@ from service.agent.event_log import ENDED
 from service.agent.events import RunEnded, RunEvent
 from service.agent.run import Run
 from service.api.http.chat_chunks import DONE
+from service.api.http.http_response import FinalPiece
 from service.api.http.openai_responses.output import ResponseFold, StreamedEvent
 from service.api.http.openai_responses.stored import StoredEvents
-from service.api.http.responses import FinalPiece
 from service.api.http.run_stream import COMMENT, QUIET_SECONDS, RunStream
+from service.core.disconnect import ProbedConnection, watch_disconnect
 from service.core.errors import GatewayError
-from service.core.hangup import ProbedConnection, watch_hangup
 from service.gateway.event_feeds import Watch
 from service.storage.database.errors import StoreError
 
@@ -54,7 +54,7 @@ class StoredResponseStream:
     def __iter__(self) -> Iterator[bytes]:
         """Yield events as they come, and a comment line after each quiet time."""
         yield COMMENT + encode_events(self._events.begin())
-        with watch_hangup(self._connection, self._watch.close):
+        with watch_disconnect(self._connection, self._watch.close):
             for batch in self._watch:
                 try:
                     encoded = encode_events(self._events.translate(batch))

@@ -8,7 +8,7 @@ from service.core.messages import Message, Role, StopReason, Text, Usage
 
 
 @dataclass(slots=True)
-class RunDraft:
+class PartialOutput:
     """The output of a run so far.
 
     `messages` go to the transcript: assistant messages and the results of the agent's own tools.

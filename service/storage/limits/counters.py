@@ -239,7 +239,7 @@ def _now_ms(connection: sa.Connection, clock: Callable[[], float] | None) -> int
     return int((clock or time.time)() * 1000)
 
 
-class LimitUsage:
+class LimitCounters:
     """The usage of all gateways. `clock` returns seconds since 1970; `None` is the database's own clock."""
 
     def __init__(self, database: Database, clock: Callable[[], float] | None = None) -> None:

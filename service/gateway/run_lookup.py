@@ -16,7 +16,7 @@ from service.storage.storage import Storage
 _PROGRESS_SECONDS = 1.0
 
 
-class RunDirectory:
+class RunLookup:
     """Finds and lists the runs of all gateways that share `storage`; `runs` has those of this process."""
 
     def __init__(self, storage: Storage, runs: RunRegistry) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.core.path_links import find_links, is_inside
+from service.core.symlinks import find_links, is_inside
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import gevent
 T = TypeVar("T")
 
 
-def complete(job: Callable[[], T], discard: Callable[[T], None]) -> T:
+def shield(job: Callable[[], T], discard: Callable[[T], None]) -> T:
     """Return `job()`. If the caller is interrupted meanwhile, wait for the end, `discard` the result, and raise that.
 
     For jobs that leave something behind when they are interrupted, such as the start of a process.

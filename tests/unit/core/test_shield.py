@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from service.core.concurrency import Deadline, deadline, sleep
-from service.core.uninterrupted import complete
+from service.core.shield import shield
 
 
 def test_result_is_returned_and_kept() -> None:
     discarded: list[str] = []
-    assert complete(lambda: "tea", discarded.append) == "tea"
+    assert shield(lambda: "tea", discarded.append) == "tea"
     assert discarded == []
 
 
@@ -19,7 +19,7 @@ def test_error_of_job_is_raised() -> None:
         raise OSError("no process can be started")
 
     with pytest.raises(OSError, match="no process"):
-        complete(fail, lambda _: None)
+        shield(fail, lambda _: None)
 
 
 def test_result_is_discarded_when_caller_is_interrupted() -> None:
@@ -30,7 +30,7 @@ def test_result_is_discarded_when_caller_is_interrupted() -> None:
         return "started"
 
     with pytest.raises(Deadline), deadline(0.01):
-        complete(start, discarded.append)
+        shield(start, discarded.append)
     assert discarded == ["started"]
 
 
@@ -41,5 +41,5 @@ def test_interrupted_caller_of_job_that_fails_is_interrupted() -> None:
 
     discarded: list[str] = []
     with pytest.raises(Deadline), deadline(0.01):
-        complete(fail, discarded.append)
+        shield(fail, discarded.append)
     assert discarded == []

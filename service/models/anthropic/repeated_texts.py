@@ -12,7 +12,7 @@ _LEAST_CHARS = 4
 _MANY_CHARS = 16
 
 
-class GivenTexts:
+class RepeatedTexts:
     """The texts that the blocks of one answer start with; deltas that repeat one are held back until they differ."""
 
     def __init__(self) -> None:

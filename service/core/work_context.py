@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class Work(NamedTuple):
+class WorkContext(NamedTuple):
     """A piece of work: `ids` are fields of its log lines.
 
     With traces, `span` is its span, opaque here, `kind` what this is a span of, and `around` the work that it is a part
@@ -25,7 +25,7 @@ class Work(NamedTuple):
     trace_lines: str = ""
     kind: str = ""
     span: Any = None
-    around: Work | None = None
+    around: WorkContext | None = None
 
 
-current_work: ContextVar[Work] = ContextVar("current_work", default=Work())  # noqa: B039 - a tuple
+current_work: ContextVar[WorkContext] = ContextVar("current_work", default=WorkContext())  # noqa: B039 - a tuple

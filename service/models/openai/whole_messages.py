@@ -7,7 +7,7 @@ from itertools import accumulate
 from unicodedata import normalize
 
 from service.core.errors import GatewayError
-from service.models.thoughts import ThoughtFilter
+from service.models.inline_reasoning import ThoughtFilter
 
 #: A piece begins with a whole text of fewer characters by chance: `1`, `10`.
 _LEAST_CHARS = 4
@@ -15,7 +15,7 @@ _MAX_REPLACED_CHARS = 4
 _REPLACED = re.compile("\ufffd+")
 
 
-class Messages:
+class WholeMessages:
     """Messages of one answer. What may be a piece or a repetition is held back until the next message decides."""
 
     def __init__(self) -> None:

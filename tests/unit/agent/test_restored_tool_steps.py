@@ -19,9 +19,9 @@ from support.upstream import Exchange, Upstream, sent
 from support.workspace_tools import with_notes
 
 from service.agent.conversation import IncomingMessage
-from service.agent.draft import RunDraft
 from service.agent.events import RunEnded
-from service.agent.hidden_steps import recall_steps
+from service.agent.partial_output import PartialOutput
+from service.agent.restored_tool_steps import recall_steps
 from service.core.messages import Image, Message, Role, Text, ToolCall, text_message
 from service.gateway.run_outcome import to_outcome
 from service.storage.database.database import Database
@@ -204,7 +204,7 @@ def test_image_given_by_address_equals_fetched_image(database: Database) -> None
     asks = Message(Role.ASSISTANT, tool_calls=(ToolCall("asked", "weather", "{}"),))
     with closing(Transcripts(database)) as store:
         run = AcceptedRun("run", "agent:main:x", "main", Protocol.HTTP, 1, stateless=True)
-        outcome = to_outcome(RunEnded(), (fetched,), RunDraft([looks, looked, asks]), "stub/play", ())
+        outcome = to_outcome(RunEnded(), (fetched,), PartialOutput([looks, looked, asks]), "stub/play", ())
         store.storage.ledger.open(run, None).finish(outcome)
         for first, expected in (
             (address, (address, looks, looked, asks)),

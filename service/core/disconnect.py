@@ -26,17 +26,17 @@ class ProbedConnection(Protocol):
         """Make a closed peer answer with a reset, without altering the response; False if it is gone or unknown."""
 
 
-class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
-    """Call `on_hangup` once if the peer closes `connection` while the block runs.
+class watch_disconnect:  # noqa: N801 - reads like `deadline` and `suppress`
+    """Call `on_disconnect` once if the peer closes `connection` while the block runs.
 
     The end of a plain socket's input is a hang-up. A `ProbedConnection` is probed first, because a peer may close only
     its own direction (RFC 9112 9.6). Bytes that the peer sends meanwhile (a pipelined request) stay unread and end the
-    watch. `on_hangup` runs in the event loop and must not wait.
+    watch. `on_disconnect` runs in the event loop and must not wait.
     """
 
-    def __init__(self, connection: socket.socket | ProbedConnection | None, on_hangup: Callable[[], None]) -> None:
+    def __init__(self, connection: socket.socket | ProbedConnection | None, on_disconnect: Callable[[], None]) -> None:
         self._connection = connection
-        self._on_hangup = on_hangup
+        self._on_disconnect = on_disconnect
         self._watcher: Any = None
         self._timer: Any = None
         self._poll_seconds = _FIRST_POLL_SECONDS
@@ -54,7 +54,7 @@ class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
         state = _input_state(self._connection)
         probe = getattr(self._connection, "probe_peer", None)
         if state == "reset" or (state == "end" and not (probe and probe())):
-            self._on_hangup()
+            self._on_disconnect()
         elif state == "end":
             # The end of input stays readable, so only a timer can wait for the reset.
             if self._timer is not None:
