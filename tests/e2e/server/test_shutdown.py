@@ -59,7 +59,7 @@ def test_command_does_not_outlive_the_grace_period_or_a_second_signal(
     upstream: Upstream, tmp_path: Path, config: dict[str, Any], *, insisting: bool, workers: int
 ) -> None:
     upstream.answers["play"] = Play(calls(("exec", {"command": STUBBORN}), text="Let me run it."), calls(text="Again?"))
-    arguments = ("--grace", "600" if insisting else "1.5", "--workers", str(workers))
+    arguments = ("--grace", "600" if insisting else "3", "--workers", str(workers))
     with live_gateway(tmp_path / "gateway", config, arguments=arguments) as running:
         answer = begin(running)
         processes = processes_of(tmp_path / "workspace")

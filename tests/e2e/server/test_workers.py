@@ -174,11 +174,11 @@ def test_stop_under_load_loses_no_answer(tmp_path: Path, number: signal.Signals)
 def test_second_interrupt_a_second_later_stops_at_once(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config(), arguments=TWO) as running:
         connection = socket.create_connection(running.address)
-        body = orjson.dumps({"messages": [user("hi")]})
+        body = orjson.dumps({"messages": [user("hi")], "stream": True})
         head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
-        head += "Content-Type: application/json\r\nx-openclaw-model: scripted/silent\r\n"
+        head += "Content-Type: application/json\r\nx-openclaw-model: scripted/stuck\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        time.sleep(0.5)
+        assert connection.recv(12) == b"HTTP/1.1 200"  # it has begun
         for process in (running.process.pid, *workers_of(running)):  # a terminal signals all of them
             psutil.Process(process).send_signal(signal.SIGINT)
         running.process.send_signal(signal.SIGINT)  # a burst counts once
