@@ -6,7 +6,6 @@ import math
 import select
 import socket
 import time
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any
 from weakref import WeakSet
 
 from gevent.monkey import get_original
-from gevent.ssl import SSLContext, SSLSocket, create_default_context
+from gevent.ssl import SSLContext, create_default_context
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 
-from service.core.concurrency import Timeout
+from service.core.concurrency import Timeout, pause
 from service.models.http.proxies import Proxy, ProxySettings
 
 # gevent's poll() is made for waiting, and select() fails for descriptors above 1023.
@@ -25,6 +24,7 @@ _poll = get_original("select", "poll")
 
 #: Pieces of fewer bytes are copied into one message, which takes one call.
 _JOINED_BYTES = 64 * 1024
+_BYTES_AT_ONCE = 512 * 1024
 
 #: Lifetime of resolved addresses.
 _RESOLVED_SECONDS = 5.0
@@ -104,19 +104,16 @@ def open_pool(
 
 
 def send_pieces(sock: Any, pieces: Sequence[bytes]) -> None:
-    """Send `pieces` in order; many bytes over a plain connection without copying them."""
-    if sum(map(len, pieces)) < _JOINED_BYTES or isinstance(sock, SSLSocket):
+    """Send `pieces` in order. Many bytes are not copied, and other greenlets run in between."""
+    if sum(map(len, pieces)) < _JOINED_BYTES:
         message = b"".join(pieces)
         if (sent := sock.send(message)) < len(message):
             sock.sendall(memoryview(message)[sent:])
         return
-    left: deque[memoryview] = deque(memoryview(piece) for piece in pieces)
-    while left:
-        sent = sock.sendmsg(left)
-        while left and sent >= len(left[0]):
-            sent -= len(left.popleft())
-        if sent:
-            left[0] = left[0][sent:]
+    for piece in pieces:
+        for start in range(0, len(piece), _BYTES_AT_ONCE):
+            sock.sendall(memoryview(piece)[start : start + _BYTES_AT_ONCE])
+            pause()
 
 
 def _private_tls(ca_path: str, **_: object) -> SSLContext:
