@@ -1,4 +1,4 @@
-"""The requests of one connection and their http_response.
+"""The requests of one connection and their responses.
 
 The application only receives well-formed requests. Every response, including refusals by this module, passes through
 `RequestHandler.start_response` and carries the security headers and the request id.
@@ -173,7 +173,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self.close_connection = True
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., None]:
-        """Implement WSGI's `start_response`; adds the headers common to all http_response."""
+        """Implement WSGI's `start_response`; adds the headers common to all responses."""
         if exc_info is not None and self.headers_sent:
             raise exc_info[1]
         given = {name.lower(): value for name, value in headers}
