@@ -1,4 +1,4 @@
-"""The log in the configured form, with a line for each run and each call of an agent's own tool."""
+"""The log in the configured form, with a line for each run, request for embeddings and call of an agent's own tool."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from service.config.log_settings import LoggingConfig
 from service.config.secrets import mask_secrets
 from service.config.source import ConfigError
 from service.core.logs import configure_logging, write_event
-from service.core.signals import RunFinished, ToolExecuted, run_finished, tool_executed
+from service.core.signals import (
+    EmbeddingCalled,
+    EmbeddingCalling,
+    RunFinished,
+    ToolExecuted,
+    embedding_called,
+    run_finished,
+    tool_executed,
+)
 from service.core.usage import NANO
 from service.core.work_context import current_work
 
 _runs = logging.getLogger("openclaw.run")
+_embeddings = logging.getLogger("openclaw.embeddings")
 _tools = logging.getLogger("openclaw.tool")
 
 #: Longer arguments are not searched for secrets, and left out.
@@ -45,6 +54,7 @@ class GatewayLog:
             raise ConfigError([f"logging.file: {settings.file} cannot be written: {error.strerror}"]) from None
         if self._config is None:
             run_finished.connect(write_run)
+            embedding_called.connect(write_embeddings)
             tool_executed.connect(self._write_call)
         self._config = config
 
@@ -91,6 +101,24 @@ def write_run(event: RunFinished) -> None:
     write_event(_runs, fields, level)
 
 
+def write_embeddings(event: EmbeddingCalled) -> None:
+    """Write the line of a request for embeddings that a model was asked for."""
+    asked, usage = event.asked, event.usage
+    fields: dict[str, str | float] = {
+        "outcome": event.outcome,
+        "agent": asked.agent,
+        "model": asked.model,
+        "model_calls": event.attempts,
+        "input_tokens": usage.input_tokens,
+    }
+    if usage.input_tokens and usage.cost_nano is not None:
+        fields["cost"] = usage.cost_nano / NANO
+    fields["duration_ms"] = round(event.seconds * 1000)
+    _add_caller(fields, asked)
+    _add_trace(fields)
+    write_event(_embeddings, fields, logging.INFO if event.outcome == "ok" else logging.WARNING)
+
+
 def _add_optional(fields: dict[str, str | float], event: RunFinished) -> None:
     if event.seconds is not None:
         fields["duration_ms"] = round(event.seconds * 1000)
@@ -98,13 +126,17 @@ def _add_optional(fields: dict[str, str | float], event: RunFinished) -> None:
         fields["first_output_ms"] = round(event.first_output_seconds * 1000)
     if event.model is not None:
         fields["model"] = event.model
+    _add_caller(fields, event)
+    if event.reason is not None:
+        fields["reason"] = event.reason
+    _add_trace(fields)
+
+
+def _add_caller(fields: dict[str, str | float], event: RunFinished | EmbeddingCalling) -> None:
     if event.key_id is not None:
         fields["key"] = event.key_id
     if event.request_id is not None:
         fields["request_id"] = event.request_id
-    if event.reason is not None:
-        fields["reason"] = event.reason
-    _add_trace(fields)
 
 
 def _add_trace(fields: dict[str, str | float]) -> None:

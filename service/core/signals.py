@@ -159,9 +159,11 @@ class EmbeddingCalling:
 
 @record
 class EmbeddingCalled:
-    """The end of an `EmbeddingCalling`, with all its attempts: `outcome` is "ok" or an error code."""
+    """The end of `asked`, with all its attempts: `outcome` is "ok", "cancelled" or an error code."""
 
+    asked: EmbeddingCalling
     outcome: str
+    seconds: float
     usage: Usage
     attempts: int
 

@@ -193,7 +193,7 @@ class _Signals:
     def __init__(self, task: EmbeddingTask, agent: Agent, chosen: ChosenModel, calls: Sequence[ModelCall]) -> None:
         self._calls = calls
         self._attempts = 0
-        self._beginning = EmbeddingCalling(
+        self._asked = EmbeddingCalling(
             chosen.ref, agent.id, task.dimensions, task.caller_trace, task.principal.key_id, task.request_id
         )
 
@@ -202,14 +202,16 @@ class _Signals:
         self._attempts += 1
 
     def __enter__(self) -> Self:
-        embedding_calling.emit(self._beginning)
+        self._begun_at = time.monotonic()
+        embedding_calling.emit(self._asked)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         outcome = "ok" if error is None else "run_timeout" if isinstance(error, Deadline) else "cancelled"
         if isinstance(error, GatewayError):
             outcome = error.code
-        embedding_called.emit(EmbeddingCalled(outcome, total_of(self._calls), self._attempts))
+        seconds, usage = time.monotonic() - self._begun_at, total_of(self._calls)
+        embedding_called.emit(EmbeddingCalled(self._asked, outcome, seconds, usage, self._attempts))
 
 
 def find_agent(task: EmbeddingTask, lease: RuntimeLease) -> Agent:

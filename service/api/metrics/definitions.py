@@ -70,6 +70,10 @@ class Row:
     buckets: tuple[float, ...] = _SECONDS
 
 
+def _cost(event: signals.RunFinished | signals.EmbeddingCalled) -> float | None:
+    return to_dollars(event.usage.cost_nano) or None
+
+
 def _split(ref: str | None) -> tuple[str, str]:
     """Return the provider and the model of `provider/model`."""
     if ref is None:
@@ -112,6 +116,10 @@ def _to_call_labels(model: str, outcome: str) -> Labels:
     return *_split(model), outcome
 
 
+def _to_embedding_labels(_agent: str, model: str, outcome: str) -> Labels:
+    return *_split(model), outcome
+
+
 def _to_failover_labels(model: str, fallback: str, reason: str) -> Labels:
     return *_split(model), *_split(fallback), reason
 
@@ -124,6 +132,7 @@ _REQUESTS = Events(signals.request_ended, attrgetter("method", "route", "status"
 _STREAMS = Events(signals.stream_changed, _no_labels)
 _RUNS = Events(signals.run_finished, attrgetter("agent", "model", "protocol", "outcome"))
 _CALLS = Events(signals.model_called, attrgetter("model", "outcome"))
+_EMBEDDINGS = Events(signals.embedding_called, attrgetter("asked.agent", "asked.model", "outcome"))
 _FAILOVERS = Events(signals.model_replaced, attrgetter("model", "fallback", "reason"))
 _TOOLS = Events(signals.tool_executed, attrgetter("name", "outcome"), batch=1)  # results may be large
 _COMMITS = Events(signals.committed, lambda event: ("error" if event.failed else "ok",))
@@ -212,7 +221,7 @@ ROWS = (
         ("agent", *_MODEL),
         _RUNS,
         _to_agent_labels,
-        {(): lambda event: to_dollars(event.usage.cost_nano) or None},
+        {(): _cost},
     ),
     Row(
         Kind.HISTOGRAM,
@@ -241,6 +250,33 @@ ROWS = (
         _CALLS,
         _to_call_labels,
         _DURATION,
+    ),
+    Row(
+        Kind.HISTOGRAM,
+        "openclaw_embedding_duration_seconds",
+        "Requests for embeddings, from a free slot to their vectors, retries included.",
+        _OUTCOME,
+        _EMBEDDINGS,
+        _to_embedding_labels,
+        _DURATION,
+    ),
+    Row(
+        Kind.COUNTER,
+        "openclaw_embedding_tokens",
+        "Tokens of embeddings.",
+        ("agent", *_MODEL),
+        _EMBEDDINGS,
+        _to_agent_labels,
+        {(): lambda event: event.usage.input_tokens or None},
+    ),
+    Row(
+        Kind.COUNTER,
+        "openclaw_embedding_cost_usd",
+        "Cost of embeddings in US dollars, of those whose cost is known.",
+        ("agent", *_MODEL),
+        _EMBEDDINGS,
+        _to_agent_labels,
+        {(): _cost},
     ),
     Row(
         Kind.COUNTER,

@@ -22,6 +22,7 @@ from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.preloaded import run
 from support.processes import running_children
+from support.upstream import Upstream
 
 FAILING = "scripted/fail-provider_unavailable"
 
@@ -37,8 +38,18 @@ def metrics_config(workspace: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[LiveGateway]:
     config = metrics_config(tmp_path_factory.mktemp("workspace"))
+    stub = {"baseUrl": f"{upstream.url}/v1", "models": [{"id": "vectors", "cost": {"input": 100, "output": 0}}]}
+    config["models"]["providers"]["stub"] = stub
+    config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
+    config["embeddings"] = {"model": "stub/vectors"}
     with live_gateway(tmp_path_factory.mktemp("metrics"), config) as running:
         yield running
 
@@ -112,6 +123,24 @@ def test_failures_failovers_and_tools_are_counted(client: httpx.Client) -> None:
     assert figures.get("openclaw_model_failover_total", **changed) == 1
     assert figures.get("openclaw_tool_execution_total", tool="read", outcome="error") == 1
     assert figures.get("openclaw_tool_execution_duration_seconds_count", tool="read") == 1
+
+
+def test_embeddings_are_counted_and_logged(gateway: LiveGateway, client: httpx.Client, upstream: Upstream) -> None:
+    made = {"data": [{"object": "embedding", "index": 0, "embedding": [0.5, 1]}], "usage": {"prompt_tokens": 7}}
+    upstream.answers["vectors"] = lambda exchange: exchange.json(200, made)
+    assert client.post("/v1/embeddings", json={"input": "hi"}).status_code == 200
+    upstream.answers["vectors"] = lambda exchange: exchange.json(400, {"error": {"message": "no such input"}})
+    assert client.post("/v1/embeddings", json={"input": "hi"}).status_code == 400
+    figures = read(client)
+    model = {"provider": "stub", "model": "vectors"}
+    assert figures.get("openclaw_embedding_tokens_total", agent="main", **model) == 7
+    assert figures.get("openclaw_embedding_cost_usd_total", agent="main", **model) == 0.0007
+    for outcome in ("ok", "provider_rejected_request"):
+        assert figures.get("openclaw_embedding_duration_seconds_count", **model, outcome=outcome) == 1
+    assert figures.get("openclaw_model_tokens_total", **model) == 0
+    line = "outcome=ok agent=main model=stub/vectors model_calls=1 input_tokens=7 cost=0.0007 duration_ms="
+    assert f"INFO openclaw.embeddings {line}" in gateway.output
+    assert "WARNING openclaw.embeddings outcome=provider_rejected_request agent=main" in gateway.output
 
 
 def test_wrong_tokens_are_counted_and_get_no_metrics(gateway: LiveGateway, client: httpx.Client) -> None:
