@@ -100,8 +100,8 @@ def _to_run_labels(agent: str, model: str | None, protocol: str, outcome: str) -
     return agent, *_split(model), protocol, outcome
 
 
-def _to_outcome_labels(_agent: str, model: str | None, _protocol: str, outcome: str) -> Labels:
-    return *_split(model), outcome
+def _to_outcome_labels(_agent: str, model: str | None, *others: str) -> Labels:
+    return *_split(model), others[-1]
 
 
 def _to_model_labels(_agent: str, model: str | None, *_: str) -> Labels:
@@ -113,10 +113,6 @@ def _to_agent_labels(agent: str, model: str | None, *_: str) -> Labels:
 
 
 def _to_call_labels(model: str, outcome: str) -> Labels:
-    return *_split(model), outcome
-
-
-def _to_embedding_labels(_agent: str, model: str, outcome: str) -> Labels:
     return *_split(model), outcome
 
 
@@ -257,7 +253,7 @@ ROWS = (
         "Requests for embeddings, from a free slot to their vectors, retries included.",
         _OUTCOME,
         _EMBEDDINGS,
-        _to_embedding_labels,
+        _to_outcome_labels,
         _DURATION,
     ),
     Row(
