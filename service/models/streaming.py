@@ -15,11 +15,10 @@ from typing import Any, Protocol
 import gevent
 
 from service.core.errors import GatewayError
-from service.models.drafts import DraftReceiver, Drafts
+from service.models.drafts import Drafts
 from service.models.errors.http_errors import check_no_page
 from service.models.http.body import BodyDecoder
 from service.models.http.transport import UpstreamResponse
-from service.models.provider import TextReceiver
 
 logger = logging.getLogger("openclaw.models")
 
@@ -103,21 +102,6 @@ def read_texts(
         response.finish(_TAIL_SECONDS)
     elif not (reader.is_complete() or characters):
         check_no_page(response)
-
-
-def deliver(texts: Iterator[str], reader: AnswerReader, on_text: TextReceiver, drafts: DraftReceiver | None) -> None:
-    """Pass `texts`, those of `reader`, to `on_text`, and what it has beside them to `drafts`.
-
-    Calls are not drafts any more once all of the answer is there: its end says whether they are calls at all.
-    """
-    for text in texts:
-        found = None if drafts is None else reader.drafts
-        if drafts is not None and found is not None:
-            found.pass_reasoning(drafts)
-        if text:
-            on_text(text)
-        if drafts is not None and found is not None and not reader.is_complete():
-            found.pass_calls(drafts)
 
 
 class _Patience:

@@ -73,7 +73,7 @@ class AnthropicAnswer:
         self._calls_by_index: dict[Any, _PartialCall | None] = {}  # of every block
         self._calls_chars = 0
         self._content = Content()
-        self._thoughts = thoughts
+        self.thoughts = thoughts
         self._joiner = Joiner()
         self._given = RepeatedTexts()
         self._kinds_of_start: dict[Any, str] = {}  # of blocks in the start of the message, which may come again
@@ -128,7 +128,7 @@ class AnthropicAnswer:
             raise unreadable_error(self._upstream, payload, message) from error
         if text:
             self._texts.append(text)
-            text = self._thoughts.filter(text)
+            text = self.thoughts.filter(text)
             self._completion.add(None, has_output=bool(text))
         return text
 
@@ -143,7 +143,7 @@ class AnthropicAnswer:
     def to_end(self) -> ModelEnded:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
-        self._rest = self._thoughts.filter(self._joiner.finish() + self._given.end_all()) + self._thoughts.finish()
+        self._rest = self.thoughts.filter(self._joiner.finish() + self._given.end_all()) + self.thoughts.finish()
         if completion.reason is None or not (self.is_over or completion.is_stated()):
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = self._stop_reason()
@@ -168,7 +168,7 @@ class AnthropicAnswer:
     def _check_empty(self) -> None:
         if self._completion.has_output or self._rest.strip():
             return
-        if self._has_thoughts or self._thoughts.found:
+        if self._has_thoughts or self.thoughts.found:
             raise GatewayError("provider_error", "The model provider's answer has thinking, but no text.")
         if self._has_unknown:
             raise GatewayError("provider_error", "The model provider's answer has no text, only parts of other kinds.")

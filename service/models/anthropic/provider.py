@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Self
 
 from service.config.models import ProviderConfig
+from service.models.answers import receive_answer
 from service.models.anthropic.answer import AnthropicAnswer
 from service.models.anthropic.request import RequestStyle, RequestWriter, adapt_to_error
-from service.models.drafts import Drafts
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
@@ -23,7 +23,6 @@ from service.models.inline_reasoning import ThoughtFilters
 from service.models.model_lists import read_list
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.request_styles import StyleCache
-from service.models.streaming import deliver, read_texts
 
 #: The version that has `temperature` and `top_p`, and the one that other servers of this dialect support.
 _VERSION = "2023-06-01"
@@ -66,16 +65,15 @@ class AnthropicProvider:
         self._upstream.close()
 
     def _ask(self, request: ModelRequest, style: RequestStyle, on_text: TextReceiver) -> ModelEnded:
+        answer = AnthropicAnswer(self._upstream, self._thoughts.of(request))
         with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
             check_success(self._upstream, response, self.PATH)
-            thoughts = self._thoughts.of(request)
-            answer = AnthropicAnswer(self._upstream, thoughts)
-            timeout_seconds = self._upstream.read_timeout_seconds
-            if request.drafts is not None:
-                shows_calls = request.drafts.wants_calls and style.tools.name_chars is None
-                answer.drafts = thoughts.drafts = Drafts(answer.calls if shows_calls else ())
-            deliver(read_texts(response, answer, timeout_seconds=timeout_seconds), answer, on_text, request.drafts)
-            end = answer.to_end()
-            self._thoughts.check(request.model, thoughts, answer.text())
-            deliver(iter([answer.rest()]), answer, on_text, request.drafts)
-            return style.tools.restore(request, end)
+            return receive_answer(
+                response,
+                answer,
+                request,
+                on_text,
+                tools=style.tools,
+                filters=self._thoughts,
+                timeout_seconds=self._upstream.read_timeout_seconds,
+            )

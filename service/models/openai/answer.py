@@ -51,7 +51,7 @@ class OpenAIAnswer:
         self._repeated = RepeatedChunks()
         self._joiner = Joiner()
         self._reasoning = Reasoning()
-        self._thoughts = thoughts
+        self.thoughts = thoughts
         self._completion = Completion()
         self._has_thoughts = self._has_unknown = False
         self._index = 0  # of the choice that is the answer, the first one
@@ -129,7 +129,7 @@ class OpenAIAnswer:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
         last = self._joiner.finish() + self._messages.finish()
-        self._rest = self._thoughts.filter(last) + self._thoughts.finish()
+        self._rest = self.thoughts.filter(last) + self.thoughts.finish()
         if not (self.is_over or completion.is_stated()) or self._is_unproven():
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = to_stop_reason(completion.reason or "")
@@ -149,7 +149,7 @@ class OpenAIAnswer:
         return ModelEnded(reason, calls, self._usage, data)
 
     def _check_empty(self) -> None:
-        if self._has_thoughts or self._thoughts.found:
+        if self._has_thoughts or self.thoughts.found:
             raise GatewayError("provider_error", "The model provider's answer has reasoning, but no text.")
         if self._has_unknown:
             raise GatewayError("provider_error", "The model provider's answer has no text, only parts of other kinds.")
@@ -178,8 +178,8 @@ class OpenAIAnswer:
         if text:
             self._texts.append(text)
             self._has_deltas = True
-            if not self._thoughts.is_done:
-                text = self._thoughts.filter(text)
+            if not self.thoughts.is_done:
+                text = self.thoughts.filter(text)
         if not (text and self._completion.is_flowing):
             self._completion.add(None, has_output=bool(text))
         return text
@@ -200,7 +200,7 @@ class OpenAIAnswer:
             more, has_more_calls = self._read_message(message, is_last=to_reason(reason) is not None)
             text, has_calls = text + more, has_calls or has_more_calls
         if text:
-            text = self._thoughts.filter(text)
+            text = self.thoughts.filter(text)
         self._completion.add(reason, has_output=bool(text) or has_calls)
         return text
 

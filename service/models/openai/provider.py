@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from service.config.models import ModelCompat, ProviderConfig
-from service.models.drafts import Drafts
+from service.models.answers import receive_answer
 from service.models.embeddings import EmbeddingRequest, Embeddings, ask_upstream
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
@@ -21,7 +21,6 @@ from service.models.openai.answer import OpenAIAnswer
 from service.models.openai.hosts import RequestStyle, quirks_of
 from service.models.openai.request import RequestWriter
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
-from service.models.streaming import deliver, read_texts
 
 
 class OpenAIProvider:
@@ -65,16 +64,15 @@ class OpenAIProvider:
         self._upstream.close()
 
     def _ask(self, request: ModelRequest, style: RequestStyle, on_text: TextReceiver) -> ModelEnded:
+        answer = OpenAIAnswer(self._upstream, self._thoughts.of(request), style.tools.apply(request).functions)
         with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
             check_success(self._upstream, response, self.PATH)
-            thoughts = self._thoughts.of(request)
-            answer = OpenAIAnswer(self._upstream, thoughts, style.tools.apply(request).functions)
-            timeout_seconds = self._upstream.read_timeout_seconds
-            if request.drafts is not None:
-                shows_calls = request.drafts.wants_calls and style.tools.name_chars is None
-                answer.drafts = thoughts.drafts = Drafts(answer.calls if shows_calls else ())
-            deliver(read_texts(response, answer, timeout_seconds=timeout_seconds), answer, on_text, request.drafts)
-            end = answer.to_end()
-            self._thoughts.check(request.model, thoughts, answer.text())
-            deliver(iter([answer.rest()]), answer, on_text, request.drafts)
-            return style.tools.restore(request, end)
+            return receive_answer(
+                response,
+                answer,
+                request,
+                on_text,
+                tools=style.tools,
+                filters=self._thoughts,
+                timeout_seconds=self._upstream.read_timeout_seconds,
+            )
