@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -41,7 +42,7 @@ def chat(
     agent_id, key = resolve_session(agent_id, None, session_key)
     is_terminal = sys.stdin.isatty()
     if is_terminal:
-        click.echo(click.style(f"{key} of {agent_id or 'the default agent'}. {_HELP}", dim=True))
+        _show(f"Session {key} of {agent_id or 'the default agent'}. {_HELP}", err=False)
     with closing(client):
         failed = _converse(client, agent_id, key, model, is_terminal=is_terminal)
     if failed and not is_terminal:
@@ -57,9 +58,9 @@ def _converse(client: AgentClient, agent_id: str | None, key: str, model: str | 
     for text in _read_messages(is_terminal=is_terminal):
         if text == "/new":
             key = f"chat-{new_uuid()}"
-            click.echo(click.style(f"A new conversation: {key}", dim=True), err=True)
+            _show(f"A new conversation: {key}")
         elif text.startswith("/"):
-            click.echo(click.style(_HELP, dim=True), err=True)
+            _show(_HELP)
         else:
             try:
                 run_turn(client, AgentInvocation(text, agent_id, key, model, None), stream=True)
@@ -67,8 +68,13 @@ def _converse(client: AgentClient, agent_id: str | None, key: str, model: str | 
                 failed = True
                 failure.show()
             except KeyboardInterrupt:
-                click.echo(click.style("Stopped.", dim=True), err=True)
+                _show("Stopped.")
     return failed
+
+
+def _show(text: str, *, err: bool = True) -> None:
+    """Print what is not part of the conversation, wrapped to the width of the terminal."""
+    click.echo(click.style(click.wrap_text(text, shutil.get_terminal_size().columns), dim=True), err=err)
 
 
 def _read_messages(*, is_terminal: bool) -> Iterator[str]:
