@@ -97,6 +97,8 @@ def _output_errors_reported() -> Iterator[None]:
         if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
             raise
         _discard_output()
+        if isinstance(error, BrokenPipeError):  # its reader has what it wanted, such as `head`
+            raise click.exceptions.Exit(1) from None
         raise click.ClickException(f"The output cannot be written: {error.strerror}.") from None
 
 
