@@ -84,14 +84,13 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, no_input: 
         chosen = {"endpoint": answers.endpoint, "model": answers.model, "reason": answers.reason}
         print_json({"ok": True, "path": str(locations.config_path), **chosen})
         return
-    enabled = "enabled" if answers.endpoint else "disabled; `openclaw setup --endpoint` enables it"
+    enabling = f"{_command(locations)} config set gateway.http.endpoints.chatCompletions.enabled true"
     click.echo(f"Wrote {locations.config_path} with a new token.")
     click.echo(f"  model     {answers.model}, because {answers.reason}")
-    click.echo(f"  endpoint  {enabled if not asks or answers.endpoint else 'disabled'}")
+    click.echo(f"  endpoint  {'enabled' if answers.endpoint else f'disabled; `{enabling}` enables it'}")
     hint = _install_hint(answers.model)
     click.echo("\n".join(["Next:", *([f"  {hint}"] if hint else []), f"  {_command(locations)} gateway"]))
-    if asks:
-        _print_call(locations, config, is_enabled=answers.endpoint)
+    _print_call(locations, config, is_enabled=answers.endpoint)
 
 
 def _ask() -> Answers:
