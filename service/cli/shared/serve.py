@@ -119,7 +119,8 @@ def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
     try:
         start()
     except OSError as error:
-        cause = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}."
+        reason = (error.strerror or str(error)).partition(": (")[0]  # gevent adds the address
+        cause = f"Cannot listen on {address[0]} port {address[1]}: {reason}."
         if error.errno == errno.EADDRINUSE and (url := _running_gateway(address)) is not None:
             text = f"{cause} A gateway is already running at {url}. Stop it, or try another --port."
             raise click.ClickException(text) from None

@@ -220,7 +220,7 @@ def test_port_of_running_gateway_is_reported_as_such(tmp_path: Path) -> None:
         port = str(running.address[1])
         status, output = run(tmp_path, "--port", port, config=scripted_config())
     assert status == 1
-    assert f"A gateway is already running at http://127.0.0.1:{port}." in output
+    assert f"port {port}: Address already in use. A gateway is already running at http://127.0.0.1:{port}." in output
 
 
 def test_port_of_another_program_is_not_reported_as_gateway(tmp_path: Path) -> None:
