@@ -174,7 +174,8 @@ def _branch_rows(session: ImportedSession) -> Iterator[Mapping[str, Any]]:
 
 
 def _summary_rows(session: ImportedSession) -> Iterator[Mapping[str, Any]]:
-    for one in session.summaries:
+    latest = {one.covers: one for one in session.summaries}  # of the same messages
+    for one in latest.values():
         yield {
             "session_key": session.key,
             "covers": one.covers,

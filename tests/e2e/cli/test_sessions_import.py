@@ -169,6 +169,15 @@ def test_transcript_of_openclaw_is_imported_and_goes_on(home: Home, upstream: Up
     assert sent[-2][1] == "It says hello."
 
 
+def test_later_of_two_summaries_of_the_same_messages_is_imported(home: Home, tmp_path: Path) -> None:
+    summaries = (entry(4 + n, "compaction", summary=f"Summary {n}.", firstKeptEntryId="e4") for n in (1, 2))
+    file = write_lines(tmp_path / "t.jsonl", [*transcript(), *summaries])
+    done = home.run("sessions", "import", file, "--session-key", "summed-up")
+    assert done.status == 0, done.err
+    exported = home.run("sessions", "export", "agent:main:summed-up").out
+    assert ("Summary 2." in exported, "Summary 1." in exported) == (True, False)
+
+
 def test_what_openclaw_shows_to_models_is_part_of_an_imported_transcript(
     home: Home, upstream: Upstream, tmp_path: Path
 ) -> None:
