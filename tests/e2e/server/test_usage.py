@@ -182,7 +182,7 @@ def test_the_cost_of_a_run_is_known_wherever_it_shows(setup: Setup) -> None:
     [line] = [line for line in metrics.splitlines() if line.startswith("openclaw_model_cost_usd_total")]
     assert float(line.rpartition(" ")[2]) == pytest.approx(ECHO + 6 * 1.1e-5)
     output = setup.gateway.output
-    lines = {line.partition("run=")[2].split()[0]: line for line in output.splitlines() if "outcome=ok" in line}
+    lines = {line.partition("run=")[2].split()[0]: line for line in output.splitlines() if " openclaw.run " in line}
     assert "cost=1.1e-05 " in lines[answer.headers["x-openclaw-run-id"]] + " "
     assert "cost=" not in lines[unknown.headers["x-openclaw-run-id"]]
     assert "cost=0.0 " in lines[free.headers["x-openclaw-run-id"]] + " "
