@@ -36,6 +36,7 @@ ROWS = (
     Bench.sessions,
     Bench.resends,
     Bench.workers,
+    Bench.stored,
     Bench.start,
 )
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", action="append", choices=sorted(PEERS), default=[])
     parser.add_argument("--only", default="", help="names of rows, with commas between them")
+    parser.add_argument("--streams", type=int, default=2000, help="slow streams at once")
     parser.add_argument("--growth", action="store_true", help="the cost by the number of sessions instead")
     parser.add_argument("--messages", type=int, default=20, help="of each session, with --growth")
     parser.add_argument("--output", type=Path, default=Path("bench-results"))
@@ -63,7 +65,7 @@ def main() -> None:
         servers = [stack.enter_context(program(name, str(upstream.port))) for name in ("floor", "fold")]
         servers += [stack.enter_context(PEERS[name](directory, upstream.port)) for name in options.peer]
         servers.append(stack.enter_context(gateway(directory / "gateway", upstream.port)))
-        bench = Bench(upstream, servers, results, options.rounds)
+        bench = Bench(upstream, servers, results, options.rounds, options.streams)
         for row in ROWS:
             if not options.only or row.__name__ in options.only.split(","):
                 row(bench)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ KINDS = ("JSON", "SSE")
 CONVERSATION = 500
 #: Portkey's gateway 1.15 answers every streamed request with 500 on Node 20 (`TypeError: immutable`).
 JSON_ONLY = ("fold", "portkey")
-SLOW_STREAMS = 2000
 LENGTHS = (20, 5_000, 20_000)
 RESENT = (20, 500)
 AT_ONCE = 9_000  # a request has at most 10,000 messages
@@ -36,13 +36,16 @@ _QUESTION = {"role": "user", "content": "hi"}
 class Bench:
     """The compared servers, `floor` and `fold` first and the gateway last, and their results."""
 
-    def __init__(self, upstream: Server, servers: Sequence[Server], results: Results, rounds: int) -> None:
+    def __init__(
+        self, upstream: Server, servers: Sequence[Server], results: Results, rounds: int, streams: int
+    ) -> None:
         self.upstream = upstream
         self.servers = servers
         self.gateway = servers[-1]
         self.floor = servers[0]
         self.results = results
         self.rounds = rounds
+        self.slow_count = streams
         self._answer = ""  # the last one
 
     def throughput(self, seconds: float = 1.5) -> None:
@@ -125,8 +128,9 @@ class Bench:
                 stall = max(stalled.late_seconds) - percentile(quiet.late_seconds, 0.5)
                 self.results.add("500 messages: longest stall of another stream", "ms", server.name, stall * 1000)
 
-    def slow_streams(self, count: int = SLOW_STREAMS, tokens: int = 40) -> None:
+    def slow_streams(self, tokens: int = 40) -> None:
         """Measure the delay of tokens of many streams (one token per 250 ms), during and after their start."""
+        count = self.slow_count
         for server in (self.floor, self.gateway):
             peak = [idle := server.resident_bytes()]
             with disturbed_by(partial(_note_memory, server, peak), 0.5):
@@ -217,6 +221,17 @@ class Bench:
                     cpu_ms = (server.cpu_seconds() - before) / answers * 1000
                     self.results.add("two workers, JSON, 64 callers: CPU", "ms", name, cpu_ms)
 
+    def stored(self, seconds: float = 5) -> None:
+        """Measure what a request without a session, whose messages have 130 bytes, adds to the database."""
+        for _ in range(self.rounds):
+            with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+                server = stack.enter_context(gateway(Path(directory), self.upstream.port))
+                load(server, CALLERS[0], 1, stream=False)
+                before = _database_bytes(Path(directory))
+                answers, _ = load(server, CALLERS[0], seconds, stream=False)
+                grown = (_database_bytes(Path(directory)) - before) / answers
+                self.results.add("stateless request in the database", "bytes", "gateway", grown)
+
     def start(self) -> None:
         """Measure the time to the first `/readyz` and the memory of an idle gateway."""
         for _ in range(self.rounds):
@@ -229,6 +244,16 @@ class Bench:
                 self.results.add("start to /readyz", "s", "gateway", time.perf_counter() - begun)
                 time.sleep(0.5)
                 self.results.add("memory idle", "MB", "gateway", server.resident_bytes() / MEGABYTE)
+
+
+def _database_bytes(directory: Path) -> int:
+    """Return the size of the pages in use, those in the write-ahead log included."""
+    [path] = directory.rglob("sessions.sqlite")
+    with closing(sqlite3.connect(path)) as database:
+        ((pages,), (free,), (size,)) = (
+            database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
 
 
 def _note_memory(server: Server, seen: list[int]) -> None:
