@@ -136,5 +136,5 @@ def get_chat_stream(run_id: str, after: int = 0, *, include_usage: bool = False)
 
 def _watch(gateway: Gateway, run_id: str, after: int) -> Watch:
     if (principal := current_principal()).owner is not None:
-        gateway.get_run(run_id, principal)  # who may see everything also hears of events that are gone
+        gateway.get_run(run_id, principal)  # administrators get `run_events_gone` for events that are gone
     return gateway.event_feeds.watch(run_id, after, QUIET_SECONDS)

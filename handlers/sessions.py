@@ -13,8 +13,8 @@ from service.gateway import session_list
 from service.gateway.gateway import Gateway
 from service.gateway.session_fork import fork_session, no_message
 from service.storage.runs.records import RunRecord
+from service.storage.sessions.json_objects import to_session
 from service.storage.sessions.keys import resolve_stored_key
-from service.storage.sessions.objects import to_session
 from service.storage.sessions.queries import SessionOverview, to_new_session
 
 
@@ -41,7 +41,7 @@ def get_session(key: str, limit: int, branch: int | None = None) -> Response:
     tree = storage.transcripts.read_tree(session.key)
     if branch is not None and branch > tree.tip:
         raise no_message("branch", branch, tree.tip)
-    active = storage.records.list_going_on(session.key)
+    active = storage.records.list_active(session.key)
     recent = storage.transcripts.load_recent_messages(session.key, limit, branch)
     return json_response(to_session_with_messages(session, tree, active, recent))
 
@@ -62,7 +62,7 @@ def delete_session(key: str) -> Response:
     key = _find_key(key)
     deleted = storage.transcripts.delete_session(key)
     if deleted is None:
-        raise _busy(storage.records.list_going_on(key))
+        raise _busy(storage.records.list_active(key))
     if not deleted:
         raise _not_found(key)
     return json_response({"object": "session.deleted", "key": key, "deleted": True})
@@ -76,7 +76,7 @@ def _find_key(key: str) -> str:
     found = resolve_stored_key(
         key,
         gateway.roster.of(principal).default.id,
-        lambda one: storage.transcripts.get_session(one) or storage.records.list_going_on(one),
+        lambda one: storage.transcripts.get_session(one) or storage.records.list_active(one),
         principal.owner,
     )
     if found is None:
@@ -89,9 +89,9 @@ def _find_session(key: str) -> SessionOverview:
     storage = current_app.extensions["gateway"].storage
     found: SessionOverview | None = storage.transcripts.get_session(key)
     if found is None:
-        going_on = storage.records.list_going_on(key)
+        active = storage.records.list_active(key)
         # The run may have ended in between.
-        found = to_new_session(going_on[0]) if going_on else storage.transcripts.get_session(key)
+        found = to_new_session(active[0]) if active else storage.transcripts.get_session(key)
     if found is None:
         raise _not_found(key)
     return found
@@ -102,8 +102,8 @@ def _not_found(key: str) -> GatewayError:
     return GatewayError("session_not_found", text, param="key")
 
 
-def _busy(going_on: Sequence[RunRecord]) -> GatewayError:
-    holder = next((run.id for run in going_on if run.state.is_begun), None)
+def _busy(active: Sequence[RunRecord]) -> GatewayError:
+    holder = next((run.id for run in active if run.state.is_executing), None)
     if holder is None:  # it has ended meanwhile
         return GatewayError("session_busy", "A run used this session. Try again.")
     text = f"Run {holder} uses this session. Wait for its end or POST /v1/runs/{holder}/cancel, then try again."

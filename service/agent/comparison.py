@@ -11,7 +11,7 @@ Clients change messages on the way. What counts and what does not:
   and mark them.
 * A run's answer is one message: its texts, joined by blank lines, and its calls of the caller's functions. The agent's
   own steps do not count, since no client sees them, nor do messages without content, nor system messages,
-  which requests do not bring and earlier versions stored.
+  which only the databases of earlier versions have.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CLOSING = {name: re.compile(f"</{name}>", re.IGNORECASE | re.ASCII) for name in
 _GAP_CHARACTERS = 64
 
 
-def follow(digest: str, message: Message) -> str:
+def extend_digest(digest: str, message: Message) -> str:
     """Return the digest of a conversation with `digest` and then `message`, as its client sent it."""
     if message.role is Role.ASSISTANT:
         return _with_answer(digest, message.text, message.tool_calls)
@@ -53,7 +53,7 @@ def follow(digest: str, message: Message) -> str:
     return digest if is_empty else _add(digest, [message.role, message.name, text, images])
 
 
-def follow_answer(digest: str, output: Sequence[Message]) -> str:
+def extend_digest_with_answer(digest: str, output: Sequence[Message]) -> str:
     """Return the digest of a conversation with `digest` and then the `output` of a run, as its client sees it."""
     text = PARAGRAPH.join(message.text for message in output if message.role is Role.ASSISTANT and message.text)
     return _with_answer(digest, text, unanswered_calls(output))
@@ -63,15 +63,15 @@ def digest_turn(digest: str, new: Sequence[Message], output: Sequence[Message]) 
     """Return the digest that each message of a turn ends, `None` for those that the client does not see."""
     digests: list[str | None] = []
     for message in new:
-        digest = follow(digest, message)
+        digest = extend_digest(digest, message)
         digests.append(digest)
     if output:
-        digests += [*(None for _ in output[1:]), follow_answer(digest, output)]
+        digests += [*(None for _ in output[1:]), extend_digest_with_answer(digest, output)]
     return tuple(digests)
 
 
 def digest_entries(entries: Iterator[StoredEntry]) -> dict[int, str]:
-    """Return the digests of the first messages of a session that were stored without, by their numbers.
+    """Return the digests of messages of earlier versions, which stored none, by the numbers of the messages.
 
     Such messages are one branch, and the output of a run is recognized by its place: after the last message of the user
     and the results of the caller's functions.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, chain
 
-from service.agent.comparison import EMPTY, digest_entries, digest_turn, follow, is_same, loose_parts
+from service.agent.comparison import EMPTY, digest_entries, digest_turn, extend_digest, is_same, loose_parts
 from service.agent.conversation import IncomingMessage, annotate_truncated, check_new, select_new
 from service.agent.request import AgentRequest
 from service.core.dataclass import record
@@ -58,8 +58,8 @@ def place_request(
 
     Raises `StoreError`, and `GatewayError` (400) if there is nothing to answer or a tool result has no call.
     """
-    if request.follows is not None:
-        return _place_after(request.follows, request, key, store)
+    if request.previous_run_id is not None:
+        return _place_after(request.previous_run_id, request, key, store)
     roles = {item.message.role for item in request.messages}
     is_answerable = not roles.isdisjoint((Role.USER, Role.TOOL))
     if is_answerable and (Role.ASSISTANT in roles or request.resends):
@@ -108,7 +108,7 @@ class _Search:
         self._tree = tree
         self._head = head
         #: The digest before each message, and after the last one.
-        self._digests = list(accumulate((item.message for item in self._incoming), follow, initial=EMPTY))
+        self._digests = list(accumulate((item.message for item in self._incoming), extend_digest, initial=EMPTY))
         self._early = {} if tree.is_digested else digest_entries(store.iter_entries(key))
 
     def place(self) -> Placement:

@@ -29,10 +29,10 @@ class AgentRequest:
     the system prompt. A request with a `task` is a side request of a chat program (`service.agent.side_tasks`).
     Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. A
     `detached` run continues from the start, and is recorded with its `metadata` (JSON) whatever becomes of it;
-    `webhook` hears of its end. `run_id` is the caller's own name for the run. `response` returns what a response that
-    is stored repeats of the request (JSON), given the agent's id and the parameters in force. The messages of a request
-    that `follows` a run continue after that run's, wherever these are in the session. `timeout_seconds` may shorten,
-    not extend, the agent's limit. The output of a request that is not `streamed` is read only at its end, so that a
+    `webhook` receives its end. `run_id` is the caller's own name for the run. `response` returns what a response that
+    is stored repeats of the request (JSON), given the agent's id and the parameters in force. With a `previous_run_id`
+    the messages continue after that run's, wherever these are in the session. `timeout_seconds` may shorten, not
+    extend, the agent's limit. The output of a request that is not `streamed` is read only at its end, so that a
     failing model may be retried. `shows` are the kinds of events beside the text, `REASONING` and `TOOLS`, that the
     caller asks for. The agent uses its own tools at most `max_tool_calls` times. A request with a `call` of one of
     the agent's tools asks no model; its session is only where the tool is used.
@@ -59,7 +59,7 @@ class AgentRequest:
     metadata: str | None = None
     webhook: Webhook | None = None
     response: Callable[[str, Sampling], str] | None = None
-    follows: str | None = None
+    previous_run_id: str | None = None
     timeout_seconds: float | None = None
     streamed: bool = True
     run_id: str | None = None
@@ -79,7 +79,7 @@ class AgentRequest:
 
 
 def check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
-    """Raise `GatewayError` if one of the caller's functions is called like one of the agent's own tools."""
+    """Raise `GatewayError` if one of the caller's functions has the name of one of the agent's own tools."""
     for index, function in enumerate(functions):
         if function.name in own:
             text = f'The agent has a tool of its own that is called "{function.name}". Give yours another name.'

@@ -141,7 +141,7 @@ class Run:
         if end is not None:
             return end.state
         if self._running_since is None:
-            return RunState.ACCEPTED
+            return RunState.QUEUED
         return RunState.WAITING if self.is_waiting else RunState.RUNNING
 
     @property

@@ -27,7 +27,7 @@ def find_task(request: AgentRequest, config: TasksConfig) -> str | None:
     the system text begins with a marker of `config`. Case and white space do not count. Only HTTP has side requests;
     one that follows a run is none, because it is about what was said.
     """
-    if request.follows is not None:
+    if request.previous_run_id is not None:
         return None
     if request.task is not None:
         return None if request.task.lower() == NO_TASK else request.task

@@ -19,7 +19,7 @@ from typing import Literal, Protocol, Self
 from pydantic import SecretStr
 
 from service.api.client_address import is_loopback, network_of
-from service.config.gateway import AuthConfig, AuthMode, RateLimitConfig
+from service.config.gateway import AuthConfig, AuthMode, LoginLimitConfig
 from service.config.source import ConfigError
 from service.config.types import secret_fault
 from service.core.dataclass import record
@@ -123,7 +123,7 @@ class FailureLimits(Protocol):
     def record_success(self, address: str) -> None:
         """Forget the failures of `address`."""
 
-    def with_config(self, config: RateLimitConfig) -> Self:
+    def with_config(self, config: LoginLimitConfig) -> Self:
         """Return a limiter with another configuration that shares the failures counted so far."""
 
 
@@ -134,12 +134,12 @@ class LoginLimiter:
     are kept; the one with the oldest last failure is dropped first. `clock` returns monotonic seconds.
     """
 
-    def __init__(self, config: RateLimitConfig, clock: Callable[[], float]) -> None:
+    def __init__(self, config: LoginLimitConfig, clock: Callable[[], float]) -> None:
         self._config = config
         self._clock = clock
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
 
-    def with_config(self, config: RateLimitConfig) -> Self:
+    def with_config(self, config: LoginLimitConfig) -> Self:
         """Return a limiter with another configuration that shares the failures counted so far."""
         limiter = copy.copy(self)
         limiter._config = config  # noqa: SLF001  # the copy, before anybody else has it
@@ -198,7 +198,7 @@ class Authenticator:
         self._digest = _digest(credentials.secret.encode()) if credentials.secret else b""  # equal to no digest
         self._is_unguessable = credentials.mode == "token" and is_generated(credentials.secret)
 
-    def updated(self, credentials: Credentials, rate_limit: RateLimitConfig) -> Authenticator:
+    def updated(self, credentials: Credentials, rate_limit: LoginLimitConfig) -> Authenticator:
         """Return an authenticator for other credentials and limits; earlier failures still count.
 
         Raises `ValueError` for a change from or to mode "none", which needs another contract and therefore a restart.

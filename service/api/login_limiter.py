@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Self
 
 from service.api.auth import LoginLimiter
-from service.config.gateway import RateLimitConfig
+from service.config.gateway import LoginLimitConfig
 from service.core import concurrency
 from service.core.dataclass import record
 from service.storage.cluster.login_failures import LoginFailures, LoginLimit
@@ -38,7 +38,7 @@ class SharedLoginLimiter:
 
     def __init__(
         self,
-        config: RateLimitConfig,
+        config: LoginLimitConfig,
         failures: LoginFailures,
         *,
         has_peers: Callable[[], bool],
@@ -52,7 +52,7 @@ class SharedLoginLimiter:
         self._lockouts: OrderedDict[str, _Lockout] = OrderedDict()  # every address with a known failure
         self._refresh_at = -math.inf
 
-    def with_config(self, config: RateLimitConfig) -> Self:
+    def with_config(self, config: LoginLimitConfig) -> Self:
         """Return a limiter with another configuration that shares the failures counted so far."""
         limiter = copy.copy(self)
         limiter._local = self._local.with_config(config)  # noqa: SLF001  # the copy, before anybody else has it
@@ -115,5 +115,5 @@ class SharedLoginLimiter:
             return
 
 
-def _to_login_limit(config: RateLimitConfig) -> LoginLimit:
+def _to_login_limit(config: LoginLimitConfig) -> LoginLimit:
     return LoginLimit(config.max_attempts, config.window_ms, config.lockout_ms)

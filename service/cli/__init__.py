@@ -31,7 +31,7 @@ _COMMANDS = (
     *("agent", "agents", "approvals", "backup", "chat", "completion", "config", "doctor", "gateway", "health", "keys"),
     *("logs", "mcp", "mock", "models", "restore", "runs", "sessions", "setup", "status", "usage"),
 )
-#: The modules of commands that share one; the others are called like their command.
+#: The modules of commands that share one; the others have the name of their command.
 _SHARED_MODULES = {"restore": "backup", "status": "health"}
 
 

@@ -55,7 +55,7 @@ def restore(locations: Locations, file: Path, *, as_json: bool) -> None:
         return
     click.echo(f"Restored {database}.")
     if kept is not None:
-        click.echo(f"What was there is in {kept}.")
+        click.echo(f"The previous database is now {kept}.")
 
 
 def _database_of(locations: Locations) -> Path:

@@ -95,7 +95,7 @@ def cancel(locations: Locations, run_id: str, *, as_json: bool) -> None:
 
 @runs.command()
 @click.argument("run_id", metavar="ID", type=Utf8Text())
-@click.option("--after", type=click.IntRange(0), default=0, help="Begin behind the event of this number.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Begin after the event of this number.")
 @json_option
 @pass_locations
 def watch(locations: Locations, run_id: str, *, after: int, as_json: bool) -> None:
@@ -127,7 +127,7 @@ def _print_event(event: dict[str, Any]) -> None:
         case "reasoning.delta":
             click.echo(click.style(printable(event["text"]), dim=True), nl=False, err=True)
         case "text.retracted" | "reasoning.retracted":
-            click.echo(f"\n[the last {event['characters']} characters are void]", err=True)
+            click.echo(f"\n[the last {event['characters']} characters were retracted]", err=True)
         case "tool.started" | "tool.requested":
             click.echo(f"[{printable(event['name'])} {printable(event['arguments'])}]", err=True)
         case "tool.ended":

@@ -56,7 +56,7 @@ def sessions() -> None:
 @pass_storage
 def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     """List the sessions, the last used first."""
-    from service.storage.sessions.objects import to_session
+    from service.storage.sessions.json_objects import to_session
 
     with opened() as (storage, _):
         found = storage.transcripts.list_sessions(None if agent is None else agent.lower(), limit + 1)
@@ -92,7 +92,7 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
 
     with opened() as (storage, config):
         [session] = _find(storage, config, [key], agent)
-        active = storage.records.list_going_on(session.key)
+        active = storage.records.list_active(session.key)
         recent = storage.transcripts.load_recent_messages(session.key, limit)
         failures = storage.records.list_failures(session.key)
         tree = storage.transcripts.read_tree(session.key)

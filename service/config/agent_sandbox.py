@@ -30,7 +30,7 @@ class SandboxConfig(Section):
     directory of its own, which there is not here: they are refused while `mode` demands a sandbox."""
 
 
-class Place(NamedTuple):
+class SandboxSection(NamedTuple):
     """A sandbox in the file: its key, its fields, and all that is written there."""
 
     path: KeyPath
@@ -38,8 +38,8 @@ class Place(NamedTuple):
     data: Mapping[str, Any]
 
 
-def find_sandbox_problems(agent: Place, defaults: Place, *, is_off: bool) -> Iterator[str]:
-    """Yield what the sandbox of an agent demands in vain; `is_off`: `tools.exec.sandbox` is "off"."""
+def find_sandbox_problems(agent: SandboxSection, defaults: SandboxSection, *, is_off: bool) -> Iterator[str]:
+    """Yield the settings of an agent's sandbox that cannot be enforced; `is_off`: `tools.exec.sandbox` is "off"."""
     mode = agent.config.mode or defaults.config.mode or "off"
     if mode == "off":
         return
@@ -56,7 +56,7 @@ def find_sandbox_problems(agent: Place, defaults: Place, *, is_off: bool) -> Ite
         yield from _container_rules(place)
 
 
-def _container_rules(place: Place) -> Iterator[str]:
+def _container_rules(place: SandboxSection) -> Iterator[str]:
     docker = place.data.get("docker")
     if not isinstance(docker, Mapping):
         return

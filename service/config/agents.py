@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from service.config.agent_sandbox import Place, SandboxConfig, find_sandbox_problems
+from service.config.agent_sandbox import SandboxConfig, SandboxSection, find_sandbox_problems
 from service.config.key_paths import KeyPath, format_path
 from service.config.memory import MemoryConfig, MemorySearchConfig
 from service.config.model_settings import ModelEntry, ModelParams, ThinkingLevel
@@ -150,19 +150,19 @@ class AgentsConfig(Section):
         return {entry.alias.lower(): ref for ref, entry in entries if entry.alias is not None}
 
     def sandbox_problems(self, data: Mapping[str, Any], *, is_off: bool) -> Iterator[str]:
-        """Yield what the agents' sandboxes demand in vain; `data` is this section in the file.
+        """Yield the settings of the agents' sandboxes that cannot be enforced; `data` is this section in the file.
 
         `is_off`: `tools.exec.sandbox` is "off".
         """
 
-        def place(path: KeyPath, sandbox: SandboxConfig) -> Place:
+        def section(path: KeyPath, sandbox: SandboxConfig) -> SandboxSection:
             given: Any = data
             for step in path[1:]:
                 given = given.get(step, {}) if isinstance(given, Mapping) else given[step]
-            return Place((*path, "sandbox"), sandbox, given.get("sandbox") or {})
+            return SandboxSection((*path, "sandbox"), sandbox, given.get("sandbox") or {})
 
-        defaults = place(("agents", "defaults"), self.defaults.sandbox)
-        own = [place(self.path_of(agent_id), agent.sandbox) for agent_id, agent in self.roster.items()]
+        defaults = section(("agents", "defaults"), self.defaults.sandbox)
+        own = [section(self.path_of(agent_id), agent.sandbox) for agent_id, agent in self.roster.items()]
         for agent in own or [defaults]:
             yield from find_sandbox_problems(agent, defaults, is_off=is_off)
 

@@ -38,7 +38,7 @@ _WIDEST_PREFIX = 8
 MIN_IN_FLIGHT_BYTES = 64 * 1024 * 1024
 
 
-class RateLimitConfig(Section):
+class LoginLimitConfig(Section):
     """Limits on failed authentications from one address."""
 
     max_attempts: Positive = 10
@@ -94,7 +94,7 @@ class AuthConfig(Section):
     """The shared token. OPENCLAW_GATEWAY_TOKEN sets it from the environment."""
     password: SecretStr | None = None
     """The shared password. OPENCLAW_GATEWAY_PASSWORD sets it from the environment."""
-    rate_limit: RateLimitConfig = RateLimitConfig()
+    rate_limit: LoginLimitConfig = LoginLimitConfig()
     """Limits on failed authentications from one address."""
     trusted_proxy: Annotated[TrustedProxyConfig | None, Field(validate_default=True)] = None
     """The headers by which a proxy in front names the user, with `mode` "trusted-proxy"."""

@@ -43,7 +43,7 @@ class LoggingConfig(Section):
     tool_arguments: Bool = False
     """Write the arguments of tool calls into their lines. They may be private: models copy them from messages."""
     redact_sensitive: Literal["off", "tools"] = "tools"
-    """"tools" masks arguments that are called like secrets, such as `password` and `apiKey`."""
+    """"tools" masks arguments with the names of secrets, such as `password` and `apiKey`."""
     redact_patterns: tuple[str, ...] = ()
     """Patterns that OpenClaw masks. Without `toolArguments` no line has such texts; together they are refused."""
 

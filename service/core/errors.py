@@ -15,14 +15,14 @@ from service.core.dataclass import record
 class ErrorKind:
     """Representation of an error code in each protocol.
 
-    `status` is the HTTP status, `type` OpenAI's error type. `rpc` is the coarse code of the WebSocket protocol and
-    `detail` its fine one, where that is not the code in capitals. Clients must not automatically retry an error that
-    is not `retryable`: a retry would fail again, or is not wanted.
+    `status` is the HTTP status, `type` OpenAI's error type. `websocket_code` is the coarse code of the WebSocket
+    protocol and `detail` its fine one, where that is not the code in capitals. Clients must not automatically
+    retry an error that is not `retryable`: a retry would fail again, or is not wanted.
     """
 
     status: int
     type: str
-    rpc: str = "UNAVAILABLE"
+    websocket_code: str = "UNAVAILABLE"
     detail: str | None = None
     retryable: bool = True
 

@@ -86,7 +86,7 @@ class RunFinished:
 
 
 @record
-class RunTaken:
+class RunAccepted:
     """A run was accepted, and waits for its session and room; `accepted_at` is in seconds since 1970.
 
     It is emitted in the greenlet that will execute it. `caller_trace` are the caller's headers of W3C's Trace Context.
@@ -147,7 +147,7 @@ class ModelCalled:
 
 @record
 class EmbeddingCalling:
-    """A model (`provider/model`) is asked for embeddings, in this greenlet; see `RunTaken` for the caller's members."""
+    """A model (`provider/model`) is asked for embeddings, in this greenlet; see `RunAccepted` for the caller."""
 
     model: str
     agent: str
@@ -224,7 +224,7 @@ class LoginFailed:
 
 
 request_ended: Signal[RequestEnded] = Signal()
-run_taken: Signal[RunTaken] = Signal()
+run_accepted: Signal[RunAccepted] = Signal()
 run_finished: Signal[RunFinished] = Signal()
 model_calling: Signal[ModelCalling] = Signal()
 model_answered: Signal[ModelAnswered] = Signal()

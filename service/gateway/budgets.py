@@ -53,8 +53,8 @@ class Budgets:
             raise _without_price(choices[0], concerns[0])
         return priced
 
-    def note(self, account: str, agent_id: str) -> None:
-        """Something was spent, so that what is known of it has to be read again."""
+    def invalidate(self, account: str, agent_id: str) -> None:
+        """Drop what is cached of the spending of an account and an agent."""
         self._usage.forget(account, agent_id)
 
     def _concerning(self, principal: Principal, agent_id: str) -> Iterator[_Concern]:

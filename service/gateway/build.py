@@ -22,7 +22,7 @@ from service.core.ids import new_uuid
 from service.core.processes.hardening import trim_heap
 from service.gateway.gateway import Gateway
 from service.gateway.run_registry import RunRegistry
-from service.gateway.run_slots import RunLimiter
+from service.gateway.run_slots import RunSlots
 from service.gateway.runtime import RunLimits, Runtime
 from service.gateway.webhooks import webhook_client
 from service.models.catalog import ModelCatalog
@@ -58,7 +58,7 @@ def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str
         runtime,
         storage,
         runs=RunRegistry(clock),
-        limiter=RunLimiter(runtime.limits.max_concurrent),
+        limiter=RunSlots(runtime.limits.max_concurrent),
         compactor=Compactor(TokenEstimator()),
         budget=ByteBudget(runtime.limits.in_flight_bytes, on_freed=partial(ThreadPool(1, 1.0).run, trim_heap)),
         clock=clock,

@@ -20,9 +20,9 @@ from service.core.principal import Principal
 from service.core.signals import EmbeddingCalled, EmbeddingCalling, embedding_called, embedding_calling
 from service.core.usage import ModelCall, total_of
 from service.gateway.budgets import Budgets
-from service.gateway.rate_limiter import Limiter, estimate_inputs
+from service.gateway.rate_limiter import RateLimiter, estimate_inputs
 from service.gateway.run_outcome import key_reused
-from service.gateway.run_slots import RunLimiter, RunSlot
+from service.gateway.run_slots import RunSlot, RunSlots
 from service.gateway.runtime import Runtime, RuntimeLease
 from service.models.catalog import ChosenModel
 from service.models.embeddings import (
@@ -91,8 +91,8 @@ class Embedder:
     def __init__(
         self,
         answers: KeptAnswers,
-        limiter: RunLimiter,
-        limits: Limiter,
+        limiter: RunSlots,
+        limits: RateLimiter,
         budgets: Budgets,
         clock: Callable[[], float],
     ) -> None:
@@ -101,7 +101,7 @@ class Embedder:
         self._limiter = limiter
         self._limits = limits
         self._clock = clock
-        self._going_on: dict[str, _Work] = {}  # by the hashes of keys
+        self._active: dict[str, _Work] = {}  # by the hashes of keys
 
     def create(self, task: EmbeddingTask, key: IdempotencyKey | None, lease: RuntimeLease) -> tuple[Embeddings, bool]:
         """Return the vectors, and True if they answered an earlier request with the key.
@@ -112,12 +112,12 @@ class Embedder:
         if key is None:
             found, usage = self._make_counted(task, lease)
             self._answers.count(usage, usage.at_ms)
-            self._budgets.note(usage.account, usage.agent_id)
+            self._budgets.invalidate(usage.account, usage.agent_id)
             return found, False
         key = key.owned_by(task.principal.owner)
-        work, is_own = self._going_on.get(key.key_hash), False
+        work, is_own = self._active.get(key.key_hash), False
         if work is None:
-            work, is_own = self._going_on.setdefault(key.key_hash, _Work(key.fingerprint)), True
+            work, is_own = self._active.setdefault(key.key_hash, _Work(key.fingerprint)), True
             spawn(self._make, work, key, task, lease)
         if work.fingerprint != key.fingerprint:
             raise key_reused()
@@ -132,7 +132,7 @@ class Embedder:
         except Exception:
             logger.exception("embeddings failed")
         finally:
-            del self._going_on[key.key_hash]
+            del self._active[key.key_hash]
             work.ended.set()
 
     def _find(self, work: _Work, key: IdempotencyKey) -> Embeddings | None:
@@ -152,7 +152,7 @@ class Embedder:
             self._answers.keep(key, answer, usage.at_ms, usage)
         else:
             self._answers.count(usage, usage.at_ms)
-        self._budgets.note(usage.account, usage.agent_id)
+        self._budgets.invalidate(usage.account, usage.agent_id)
         return found
 
     def _make_counted(self, task: EmbeddingTask, lease: RuntimeLease) -> tuple[Embeddings, UsageEntry]:
@@ -181,7 +181,7 @@ class Embedder:
         """Count calls that were cut off, although their caller may have left."""
         with suppress(StoreError):  # logged
             self._answers.count(usage, usage.at_ms)
-            self._budgets.note(usage.account, usage.agent_id)
+            self._budgets.invalidate(usage.account, usage.agent_id)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -224,7 +224,7 @@ def create_embeddings(
     agent: Agent,
     chosen: ChosenModel,
     runtime: Runtime,
-    limiter: RunLimiter,
+    limiter: RunSlots,
     calls: list[ModelCall],
 ) -> Embeddings:
     """Make the vectors, within the agent's time limit and the limit of runs at once.

@@ -24,7 +24,7 @@ from service.gateway.budgets import Budgets
 from service.gateway.embedding import Embedder
 from service.gateway.event_feeds import EventFeeds
 from service.gateway.peer_requests import PeerRequests
-from service.gateway.rate_limiter import Limiter, Ticket, estimate_tokens, give_back
+from service.gateway.rate_limiter import RateLimiter, Ticket, estimate_tokens, give_back
 from service.gateway.replay import Replayer
 from service.gateway.run_execution import RunExecutor
 from service.gateway.run_lookup import RunLookup
@@ -39,7 +39,7 @@ from service.gateway.run_outcome import (
 )
 from service.gateway.run_registry import RunRegistry
 from service.gateway.run_setup import RunPlan, plan_run, to_accepted
-from service.gateway.run_slots import RunLimiter
+from service.gateway.run_slots import RunSlots
 from service.gateway.runtime import Runtime, RuntimeLease, RuntimeSlot, log_unlisted_models
 from service.gateway.webhooks import WebhookSender
 from service.models.catalog import ModelCatalog
@@ -71,7 +71,7 @@ class Gateway:
         storage: Storage,
         *,
         runs: RunRegistry,
-        limiter: RunLimiter,
+        limiter: RunSlots,
         compactor: Compactor,
         budget: ByteBudget,
         clock: Callable[[], float],
@@ -88,7 +88,7 @@ class Gateway:
         self._clock = clock
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.run_events, storage.transcripts, budget)
-        self.limits = Limiter(storage, lambda: self._runtime.current.rate_limits)
+        self.limits = RateLimiter(storage, lambda: self._runtime.current.rate_limits)
         self.budgets = Budgets(storage.usage, lambda: self._runtime.current.rate_limits, clock)
         self.embedder = Embedder(storage.kept_answers, limiter, self.limits, self.budgets, clock)
         self._lookup = RunLookup(storage, runs)
@@ -120,7 +120,7 @@ class Gateway:
                 budget=self.budget,
             )
             run.request_id, run.caller_trace, run.sampling = request_id, caller_trace, plan.sampling
-            if request.detached and sum(one.accepted.detached for one in self.runs.going_on()) >= MAX_NAMED_RUNS:
+            if request.detached and sum(one.accepted.detached for one in self.runs.active()) >= MAX_NAMED_RUNS:
                 raise too_many_named_runs()
             known = self._find_named(run) if request.run_id is not None else None
             if known is not None:
@@ -161,7 +161,7 @@ class Gateway:
     def _find_named(self, run: Run) -> Run | None:
         known = self.runs.find(run.id)
         if known is None:
-            if sum(one.protocol == run.protocol for one in self.runs.going_on()) >= MAX_NAMED_RUNS:
+            if sum(one.protocol == run.protocol for one in self.runs.active()) >= MAX_NAMED_RUNS:
                 raise too_many_named_runs()
             return None
         if known.session_key != run.session_key:
@@ -205,7 +205,7 @@ class Gateway:
         if claim.fingerprint != key.fingerprint:
             raise key_reused()
         original = self.runs.find(claim.run_id)
-        if original is not None and original is not run and original.state.is_begun:
+        if original is not None and original is not run and original.state.is_executing:
             self.runs.discard(run)
             return self._replayer.mirror(original)
         record = self.storage.records.get(claim.run_id)
@@ -317,17 +317,17 @@ class Gateway:
         """Refuse further runs and queued ones; those that have begun continue."""
         self._draining = True
         self.event_feeds.close()  # they can be watched elsewhere, or again
-        for run in self.runs.going_on():
+        for run in self.runs.active():
             if not run.has_begun:
                 run.abort(shutting_down())
 
     def abort_all(self) -> tuple[Run, ...]:
         """Abort every run that has not ended, and return them; does not wait."""
         self.storage.approvals.stop()
-        going_on = self.runs.going_on()
-        for run in going_on:
+        active = self.runs.active()
+        for run in active:
             run.abort()
-        return going_on
+        return active
 
     def close(self) -> None:
         """Abort every run and close models and the database. Twice is a no-op."""

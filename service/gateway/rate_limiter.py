@@ -24,7 +24,7 @@ from service.storage.storage import Storage
 _MAX_SUBJECTS = 10_000
 _TOTAL = "total"
 
-#: The configuration and the limits of a caller with which its limits were found, and these.
+#: The limits that concern a caller, behind the configuration and the limits of its key that they were found with.
 _Known = tuple[LimitsConfig, RateLimits, tuple[SharedLimit, ...]]
 
 #: OpenAI's headers of a limit.
@@ -58,7 +58,7 @@ def give_back(ticket: Ticket | None) -> None:
         ticket.give_back()
 
 
-class Limiter:
+class RateLimiter:
     """The limits of this gateway's callers and agents. `config` returns those in force."""
 
     def __init__(self, storage: Storage, config: Callable[[], LimitsConfig], window_ms: int = WINDOW_MS) -> None:

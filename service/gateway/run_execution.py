@@ -21,14 +21,14 @@ from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
 from service.core.pausable_deadline import PausableDeadline
-from service.core.signals import RunFinished, RunTaken, run_finished, run_taken
+from service.core.signals import RunAccepted, RunFinished, run_accepted, run_finished
 from service.core.usage import ModelCall, total_of
 from service.core.work_context import WorkContext, current_work
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.event_recorder import EventRecorder
 from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, with_times
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
-from service.gateway.run_slots import RunLimiter, RunSlot, turn_of
+from service.gateway.run_slots import RunSlot, RunSlots, fairness_key
 from service.gateway.webhooks import WebhookSender
 from service.models.errors.context_overflow import to_caller_error
 from service.models.fallback import FallbackProvider
@@ -61,7 +61,7 @@ class RunExecutor:
     def __init__(
         self,
         storage: Storage,
-        limiter: RunLimiter,
+        limiter: RunSlots,
         compactor: Compactor,
         webhooks: WebhookSender,
         *,
@@ -80,8 +80,8 @@ class RunExecutor:
     def execute(self, run: Run, plan: RunPlan) -> None:
         """Execute an accepted run and release its configuration. Never raises: the log ends with the failure."""
         current_work.set(WorkContext(_ids_of(run, plan)))
-        if run_taken:
-            run_taken.emit(_to_taken(run, plan))
+        if run_accepted:
+            run_accepted.emit(_to_run_accepted(run, plan))
             run.trace_id = current_work.get().ids.get("trace_id")
         if run.accepted.detached:
             self.record_events(run)
@@ -121,7 +121,7 @@ class RunExecutor:
 
     def _begin(self, run: Run, plan: RunPlan) -> _BegunRun:
         """Wait for the session, then for a slot, then prepare the run. Nothing is held if one of them fails."""
-        turn = turn_of(plan.request.principal, plan.session)
+        turn = fairness_key(plan.request.principal, plan.session)
         slot, opened = RunSlot(self._limiter, turn), None
         try:
             with run.scope:
@@ -241,8 +241,8 @@ def _ids_of(run: Run, plan: RunPlan) -> dict[str, str]:
     return ids
 
 
-def _to_taken(run: Run, plan: RunPlan) -> RunTaken:
-    return RunTaken(
+def _to_run_accepted(run: Run, plan: RunPlan) -> RunAccepted:
+    return RunAccepted(
         run_id=run.id,
         session_key=plan.context_key or run.session_key,
         agent=run.agent_id,

@@ -44,7 +44,7 @@ class RunLookup:
     def list(self, which: RunFilter, after: RunPosition | None, limit: int) -> tuple[RunRecord, ...]:
         """Return at most `limit` runs, newest first, behind `after`. Raises `StoreError`."""
         # Before the records are read, so that a run that ends meanwhile is in both, not in neither.
-        live = {run.id: self._to_record(run) for run in self._runs.going_on() if not run.is_replay and run.end is None}
+        live = {run.id: self._to_record(run) for run in self._runs.active() if not run.is_replay and run.end is None}
         recorded = list_runs(self._storage.database, which, after, limit + len(live))
         elsewhere = [run for run in recorded if run.id not in live or _is_ahead(run, live[run.id])]
         for run in elsewhere:
@@ -60,7 +60,7 @@ class RunLookup:
         """
         until = monotonic() + _PROGRESS_SECONDS
         if self.request_progress(run):
-            while run.state.is_begun and run.step is None and (left := until - monotonic()) > 0:
+            while run.state.is_executing and run.step is None and (left := until - monotonic()) > 0:
                 self._storage.run_events.wait_elsewhere(run.id, left)
                 run = self.find(run.id) or run
         return run
@@ -102,4 +102,4 @@ class RunLookup:
 
 def _is_ahead(recorded: RunRecord, here: RunRecord) -> bool:
     """Return True if the record shows more: the end, or that another process executes the run."""
-    return recorded.state.is_final or (recorded.state.is_begun and not here.state.is_begun)
+    return recorded.state.is_final or (recorded.state.is_executing and not here.state.is_executing)

@@ -96,7 +96,7 @@ def failure_of(record: RunRecord | None) -> GatewayError:
         return GatewayError(record.error_code, record.error_message or "The run failed.")
     text = "The gateway that executed this run has died. Try again."
     if record is None:
-        text = "This run was given up before it began, or its answer has been deleted. Send the request again."
+        text = "This run was cancelled before it started, or its answer has been deleted. Send the request again."
     return GatewayError("run_interrupted", text)
 
 
@@ -133,7 +133,7 @@ def shutting_down() -> GatewayError:
 def run_not_found(run_id: str) -> GatewayError:
     """The error for an unknown run id."""
     text = (
-        f'Run "{run_id}" not found: it was never started, was given up before it began, or has been deleted. A run '
+        f'Run "{run_id}" not found: it was never started, was cancelled before it started, or has been deleted. A run '
         "without a session is known only to the process that executes it until it has ended."
     )
     return GatewayError("run_not_found", text, param="run_id")

@@ -31,7 +31,7 @@ class RunRegistry:
     def __init__(self, clock: Callable[[], float], retention: Retention | None = None) -> None:
         self._clock = clock
         self._retention = retention or Retention()
-        self._going_on: dict[str, Run] = {}
+        self._active: dict[str, Run] = {}
         self._sessions: defaultdict[str, list[Run]] = defaultdict(list)
         self._ended: defaultdict[str, OrderedDict[str, Run]] = defaultdict(OrderedDict)
         self._ended_characters: defaultdict[str, int] = defaultdict(int)
@@ -39,7 +39,7 @@ class RunRegistry:
 
     def add(self, run: Run) -> None:
         """Register an accepted run until some time after its end."""
-        self._going_on[run.id] = run
+        self._active[run.id] = run
         self._sessions[run.session_key].append(run)
         run.observer = self._on_event
 
@@ -50,27 +50,27 @@ class RunRegistry:
 
     def find(self, run_id: str) -> Run | None:
         """The run with this id, in whatever state."""
-        found = self._going_on.get(run_id)
+        found = self._active.get(run_id)
         if found is not None:
             return found
         self._forget_old()
         kept = (ended[run_id] for ended in self._ended.values() if run_id in ended)
         return next(kept, None)
 
-    def going_on(self, session_key: str | None = None) -> tuple[Run, ...]:
+    def active(self, session_key: str | None = None) -> tuple[Run, ...]:
         """The runs that have not ended, all or those of one session, the oldest first."""
         if session_key is None:
-            return tuple(self._going_on.values())
+            return tuple(self._active.values())
         return tuple(self._sessions.get(session_key, ()))
 
     def running(self, session_key: str | None = None) -> tuple[Run, ...]:
-        """Those of them that this process executes and that have begun."""
-        going_on = self.going_on(session_key)
-        return tuple(run for run in going_on if run.state.is_begun and not run.is_replay)
+        """The active runs that this process executes and that have begun."""
+        active = self.active(session_key)
+        return tuple(run for run in active if run.state.is_executing and not run.is_replay)
 
     def join_detached(self) -> None:
         """Wait for the end of the runs that go on without a connection."""
-        for run in self.going_on():
+        for run in self.active():
             if run.accepted.detached and not run.is_replay:
                 run.wait_for_end(None)
 
@@ -99,7 +99,7 @@ class RunRegistry:
                 logger.exception("an observer of run %s failed", run.id)
 
     def _remove(self, run: Run) -> None:
-        self._going_on.pop(run.id, None)
+        self._active.pop(run.id, None)
         runs = self._sessions.get(run.session_key, [])
         if run in runs:
             runs.remove(run)

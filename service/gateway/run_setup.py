@@ -169,7 +169,7 @@ class PreparedRun:
 def _own_tools(plan: RunPlan) -> Toolbox:
     """Return the agent's tools for the run, none for a side request.
 
-    Raises `GatewayError` if a function of the caller is called like one.
+    Raises `GatewayError` if a function of the caller has the name of one.
     """
     if plan.request.task is not None:
         return Toolbox(())

@@ -22,15 +22,15 @@ WAITING_PER_SLOT = 4
 _ROOM_FOR_CALLERS = 4
 
 
-def turn_of(principal: Principal, session: SessionKey) -> tuple[str, str]:
-    """Return whose turn a run is: the caller's, and there the session's; runs without a session share one turn."""
+def fairness_key(principal: Principal, session: SessionKey) -> tuple[str, str]:
+    """Return the caller of a run and its session; runs without a session share one key."""
     return principal.owner or principal.key_id or "", "" if session.fresh else session.key
 
 
-class RunLimiter:
+class RunSlots:
     """Slots for `limit` concurrent runs; `None` means no limit.
 
-    Runs are of a caller and, below that, of parts that share its turns (`turn_of`).
+    Runs are of a caller and, below that, of parts that share its slots (`fairness_key`).
     """
 
     def __init__(self, limit: int | None) -> None:
@@ -39,7 +39,7 @@ class RunLimiter:
         self._first: deque[Event] = deque()
         self._waiting: FairQueue[Event] = FairQueue()
 
-    def enter(self, timeout_seconds: float | None = None, turn: tuple[str, str] = ("", "")) -> None:
+    def enter(self, timeout_seconds: float | None = None, key: tuple[str, str] = ("", "")) -> None:
         """Wait for a slot and take it; `leave` returns it.
 
         Raises `GatewayError` (`too_many_runs`) at once if the room is full, and after `timeout_seconds`.
@@ -47,15 +47,14 @@ class RunLimiter:
         if self._limit is None or self._running < self._limit:
             self._running += 1
             return
-        places, own = self._limit * WAITING_PER_SLOT, self._waiting.size_of(turn[0])
+        places, own = self._limit * WAITING_PER_SLOT, self._waiting.size_of(key[0])
         if own >= places or (own and self._waiting.size >= places * _ROOM_FOR_CALLERS):
-            raise _no_room(
-                f"{self._limit} runs are going on and {self._waiting.size} wait, {own} of them of this caller"
-            )
+            waiting = f"{self._waiting.size} runs wait, {own} of them from this caller"
+            raise _no_room(f"All {self._limit} slots are in use, and {waiting}")
         admitted = Event()
-        self._waiting.push(turn, admitted)
-        if not self._wait(admitted, timeout_seconds, turn):
-            raise _no_room(f"This run waited for all of its time ({timeout_seconds or 0:g} s) while others go on")
+        self._waiting.push(key, admitted)
+        if not self._wait(admitted, timeout_seconds, key):
+            raise _no_room(f"No slot became free within {timeout_seconds or 0:g} s")
 
     def reenter(self) -> None:
         """Take a slot for a run that has begun and left, before those that wait; never refused."""
@@ -67,7 +66,7 @@ class RunLimiter:
         self._wait(admitted, None, None)
 
     def leave(self) -> None:
-        """Return the slot; the longest waiter of the caller whose turn it is gets it."""
+        """Return the slot; the longest waiter of the next caller gets it."""
         self._running -= 1
         self._hand_over()
 
@@ -76,23 +75,23 @@ class RunLimiter:
         self._limit = limit
         self._hand_over()
 
-    def _wait(self, admitted: Event, timeout_seconds: float | None, turn: tuple[str, str] | None) -> bool:
+    def _wait(self, admitted: Event, timeout_seconds: float | None, key: tuple[str, str] | None) -> bool:
         try:
             handed_over = bool(admitted.wait(timeout_seconds))  # by a `leave`
         except BaseException:
-            self._give_up(admitted, turn)
+            self._give_up(admitted, key)
             raise
         if not handed_over:
-            self._give_up(admitted, turn)
+            self._give_up(admitted, key)
         return handed_over
 
-    def _give_up(self, admitted: Event, turn: tuple[str, str] | None) -> None:
+    def _give_up(self, admitted: Event, key: tuple[str, str] | None) -> None:
         if admitted.is_set():
             self.leave()
-        elif turn is None:
+        elif key is None:
             self._first.remove(admitted)
         else:
-            self._waiting.remove(turn, admitted)
+            self._waiting.remove(key, admitted)
 
     def _hand_over(self) -> None:
         while (self._first or self._waiting.size) and (self._limit is None or self._running < self._limit):
@@ -101,16 +100,16 @@ class RunLimiter:
 
 
 class RunSlot:
-    """The slot of one run, which takes the turn of its caller."""
+    """The slot of one run, counted for its `fairness_key`."""
 
-    def __init__(self, limiter: RunLimiter, turn: tuple[str, str] = ("", "")) -> None:
+    def __init__(self, limiter: RunSlots, key: tuple[str, str] = ("", "")) -> None:
         self._limiter = limiter
-        self._turn = turn
+        self._fairness_key = key
         self._held = False
 
     def take(self, timeout_seconds: float) -> None:
-        """Wait for a slot. Raises as `RunLimiter.enter`."""
-        self._limiter.enter(timeout_seconds, self._turn)
+        """Wait for a slot. Raises as `RunSlots.enter`."""
+        self._limiter.enter(timeout_seconds, self._fairness_key)
         self._held = True
 
     def give_back(self) -> None:
@@ -129,5 +128,5 @@ class RunSlot:
 
 
 def _no_room(why: str) -> GatewayError:
-    text = f"{why}: that is all that agents.defaults.maxConcurrent allows. Try again soon."
+    text = f"{why} (agents.defaults.maxConcurrent). Try again soon."
     return GatewayError("too_many_runs", text, headers={"Retry-After": "1"})

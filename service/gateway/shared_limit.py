@@ -16,7 +16,7 @@ from service.core.concurrency import Event, sleep, spawn
 from service.core.errors import internal_error
 from service.core.rate_limits import NO_LIMITS, Quota, RateLimits
 from service.storage.database.errors import StoreError
-from service.storage.limits.counters import WINDOW_MS, Exchange, Exchanged, LimitCounters, Refusal
+from service.storage.limits.counters import WINDOW_MS, Exchange, Exchanged, LimitCounters, LimitReached
 from service.storage.limits.sliding_log import SlidingLog
 
 logger = logging.getLogger("openclaw.gateway")
@@ -47,7 +47,7 @@ class _Waiter:
 
     tokens: int | None
     decided: Event = field(default_factory=Event)
-    refusal: Refusal | None = None
+    refusal: LimitReached | None = None
     admission: Admission | None = None
     error: Exception | None = None
     has_left: bool = False
@@ -74,7 +74,7 @@ class Admission:
 class LimitReachedError(Exception):
     """A run is refused by `limit`; there is room after `seconds`."""
 
-    def __init__(self, refusal: Refusal, seconds: float) -> None:
+    def __init__(self, refusal: LimitReached, seconds: float) -> None:
         super().__init__(refusal.limit)
         self.limit = refusal.limit
         self.seconds = seconds
@@ -114,7 +114,7 @@ class SharedLimit:
         self._settled: list[tuple[int, int]] = []
         self._settled_since = math.inf
         self._recent_requests = self._recent_tokens = 0  # since the last exchange
-        self._refused: tuple[Refusal, int, float] | None = None
+        self._refused: tuple[LimitReached, int, float] | None = None
         self._waiting: list[_Waiter] = []
         self._is_exchanging = self._is_flushing = False
 
@@ -209,7 +209,7 @@ class SharedLimit:
         self._recent_tokens += tokens
         return Admission(self, tokens, counted_at_ms)
 
-    def _recent_refusal(self, tokens: int) -> Refusal | None:
+    def _recent_refusal(self, tokens: int) -> LimitReached | None:
         """Return the last refusal if it is also one for `tokens`, and not long ago."""
         if self._refused is None:
             return None
@@ -300,7 +300,7 @@ class SharedLimit:
         self._recent_requests = self._recent_tokens = 0
         self._refused = None
 
-    def _decide(self, waiter: _Waiter, refusal: Refusal | None, now_ms: int) -> None:
+    def _decide(self, waiter: _Waiter, refusal: LimitReached | None, now_ms: int) -> None:
         tokens = waiter.tokens or 0
         waiter.refusal = refusal
         if refusal is not None:

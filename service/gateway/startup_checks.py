@@ -55,7 +55,7 @@ def check_traces(config: Config) -> None:
 
 
 def check_state(config: Config, environ: Mapping[str, str]) -> None:
-    """Raises `ConfigError` for a database of a kind that is not spoken here. Nothing is contacted."""
+    """Raises `ConfigError` for a database of an unsupported kind. Nothing is contacted."""
     url = resolve_state_url(environ, config)
     if url is None:
         return
@@ -181,7 +181,7 @@ def _check_workspace(place: str, path: Path) -> Iterator[_Finding]:
     try:
         is_directory = stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError:
-        yield _Finding(f"{place}: there is no directory {path}; nothing is found in it until it is made")
+        yield _Finding(f"{place}: the directory {path} does not exist; create it")
         return
     except OSError as error:
         yield _Finding(f"{place}: the directory {path} cannot be used: {error.strerror}")
@@ -230,7 +230,7 @@ def _unspoken(config: Config) -> Iterator[_Finding]:
             shown = f'"{provider.api}"' if known else "this"
             spoken = ", ".join(OFFERED_APIS)
             place = format_path(("models", "providers", provider_id, "api"))
-            yield _Finding(f"{place}: {shown} is not spoken here ({spoken} are); the provider is not used")
+            yield _Finding(f"{place}: {shown} is not supported ({spoken} are); the provider is ignored")
         elif provider.base_url is None and (path := DIALECTS[provider.api].path):
             place = format_path(("models", "providers", provider_id, "baseUrl"))
             problem = f'is required with api "{provider.api}": the URL that ends before {path}'

@@ -24,7 +24,7 @@ from service.models.catalog import EMBEDDED_REFERENCE, ChosenModel
 from service.models.provider import ModelRequest
 from service.storage.runs.records import AcceptedRun
 from service.storage.sessions.keys import SessionKey
-from service.tools.policy import Approval
+from service.tools.policy import ApprovalPolicy
 from service.tools.tool import ToolContext
 from service.tools.toolbox import Toolbox
 
@@ -34,7 +34,7 @@ class ListedTool:
     """A tool and whether its calls wait for an approval."""
 
     function: Function
-    approval: Approval
+    approval: ApprovalPolicy
 
 
 def list_tools(lease: RuntimeLease, agent_id: str | None, principal: Principal) -> tuple[Agent, tuple[ListedTool, ...]]:

@@ -35,7 +35,7 @@ _LIMITS = FetchLimits(max_bytes=0, timeout_seconds=20.0)
 #: A process that has claimed a webhook sends it within this time, or has died.
 _CLAIM_SECONDS = 30.0
 _AT_ONCE = 8
-#: Delays behind failed attempts; then it is given up.
+#: Delays after failed attempts; after the last one the webhook is abandoned.
 _DELAYS_SECONDS = (1, 5, 30, 120, 600, 1800, 7200, 21600)
 _GONE = 410
 
@@ -90,7 +90,7 @@ class WebhookSender:
             try:
                 due = self._storage.webhooks.claim(now_ms, now_ms + int(_CLAIM_SECONDS * 1000), _AT_ONCE)
             except StoreError as error:
-                logger.warning("webhooks could not be looked for: %s", error)
+                logger.warning("webhooks that are due could not be read: %s", error)
                 due = ()
             for webhook in due:
                 spawn(self._send, webhook, to_data)
@@ -102,7 +102,7 @@ class WebhookSender:
             status = None if record is None else self._post(webhook, to_data(record))
             self._storage.webhooks.put_off(webhook, self._next_ms(webhook, status))
         except StoreError as error:
-            logger.warning("run %s: its webhook is sent again: %s", webhook.run_id, error)
+            logger.warning("run %s: its webhook failed and is retried: %s", webhook.run_id, error)
         except Exception:
             # Nobody waits for this greenlet, so its failure is logged here.
             logger.exception("run %s: its webhook could not be sent", webhook.run_id)
@@ -129,9 +129,9 @@ class WebhookSender:
         if status is None or 200 <= status < 300:  # noqa: PLR2004 - success
             return None
         if status == _GONE or webhook.attempts > len(_DELAYS_SECONDS):
-            logger.warning("run %s: its webhook is given up (status %d)", webhook.run_id, status)
+            logger.warning("run %s: its webhook is abandoned (status %d)", webhook.run_id, status)
             return None
-        logger.info("run %s: its webhook is sent again (status %d)", webhook.run_id, status)
+        logger.info("run %s: its webhook failed and is retried (status %d)", webhook.run_id, status)
         delay = _DELAYS_SECONDS[webhook.attempts - 1]
         spawn(self._notify_after, delay)
         return int((self._clock() + delay) * 1000)

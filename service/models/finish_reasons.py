@@ -1,4 +1,4 @@
-"""Finish reasons of both dialects and their variants.
+"""Finish reasons of all dialects and their variants.
 
 Hosts pass on those of the model's own API (Gemini's `MAX_TOKENS`, Mistral's `model_length`) in any case, and Google
 prefixes its own with OpenAI's (`content_filter: SAFETY`).

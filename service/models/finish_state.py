@@ -9,55 +9,55 @@ _INCOMPLETE = (StopReason.LENGTH, StopReason.CONTENT_FILTER)
 _NO_REASONS = ("", "null", "none", "undefined", "unspecified")
 
 
-class Completion:
+class FinishState:
     """Finish state of one answer.
 
-    Some hosts send a finish reason with every chunk, or before the text. A reason is `settled` only if it ends output
+    Some hosts send a finish reason with every chunk, or before the text. A reason is trusted only if it ends output
     that came without one; any other reason needs the end mark or the end of the body.
     """
 
     __slots__ = (
         "_is_overtaken",
         "_is_plain",
+        "end_confirmed",
         "has_output",
-        "is_ended",
-        "is_flowing",
         "is_over",
-        "is_settled",
+        "no_reason_yet",
         "reason",
+        "reason_trusted",
     )
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self.has_output = False
-        self.is_flowing = False  # all output came without a reason: more of it changes nothing
+        self.no_reason_yet = False  # all output came without a reason: more of it changes nothing
         self.is_over = False
-        self.is_settled = False
+        self.reason_trusted = False
         self._is_plain = False  # the latest output came without a reason
         self._is_overtaken = False  # output came after a reason
-        self.is_ended = False  # nothing follows, and the reason counts
+        self.end_confirmed = False  # nothing follows, and the reason counts
 
     def add(self, reason: object, *, has_output: bool) -> None:
         """Process one event: its finish reason, if any, and whether it has text or a piece of a call."""
         named = to_reason(reason)
         if has_output:
             self._is_overtaken = self._is_overtaken or self.reason is not None
-            self.is_settled = named is not None and self._is_plain
+            self.reason_trusted = named is not None and self._is_plain
             self._is_plain = named is None
             self.has_output = True
         elif named is not None:
-            self.is_settled = self.is_settled or self._is_plain
+            self.reason_trusted = self.reason_trusted or self._is_plain
         if named is not None and not _is_milder(named, self.reason):
             self.reason = named
-        self.is_flowing = self._is_plain and self.reason is None
+        self.no_reason_yet = self._is_plain and self.reason is None
 
     def end_body(self, *, framed: bool) -> None:
         """Note the end of the body, which confirms a reason unless the body may be cut after any chunk."""
-        self.is_ended = framed or self.is_settled or not self._is_overtaken
+        self.end_confirmed = framed or self.reason_trusted or not self._is_overtaken
 
-    def is_stated(self) -> bool:
+    def is_complete(self) -> bool:
         """True if the provider has said that the answer is complete."""
-        return self.is_over or self.is_settled or (self.is_ended and self.reason is not None)
+        return self.is_over or self.reason_trusted or (self.end_confirmed and self.reason is not None)
 
 
 def _is_milder(reason: str, earlier: str | None) -> bool:

@@ -51,7 +51,7 @@ _EFFORT = frozenset(("reasoning_effort", "effort"))
 class Style(Protocol):
     """The form of the requests to one model."""
 
-    def lasting(self) -> Self:
+    def for_later_requests(self) -> Self:
         """Return the style for later requests, without what concerns one request only."""
         ...
 
@@ -130,5 +130,5 @@ class StyleCache(Generic[RequestStyle]):
             else:
                 break
         if style != usual:
-            self._known[request.model] = style.lasting()
+            self._known[request.model] = style.for_later_requests()
         return ended

@@ -42,7 +42,7 @@ from service.storage.runs.records import RunState
 
 @record
 class Apps:
-    """The application in front, whose `extensions["rpc"]` is the WebSocket hub, and the settings in force."""
+    """The application in front, whose `extensions["websocket_hub"]` is the WebSocket hub, and the settings in force."""
 
     app: flask.Flask
     gateway: Gateway
@@ -58,7 +58,7 @@ class Apps:
         self.settings.current = ApiSettings.build(config, after)
         switch_metrics(self.app, self.gateway, is_on=config.gateway.http.endpoints.metrics.enabled)
         if before and after and not after.has_same_secret(before):
-            self.app.extensions["rpc"].dismiss("the credentials have changed")
+            self.app.extensions["websocket_hub"].dismiss("the credentials have changed")
         switch_traces(self.app, config.diagnostics)  # last: sending what waits takes a moment
 
 
@@ -89,7 +89,7 @@ def switch_metrics(app: flask.Flask, gateway: Gateway, *, is_on: bool) -> None:
     if is_on and metrics is None:
         from service.api.metrics.exporter import Metrics  # noqa: PLC0415
 
-        metrics = app.extensions["metrics"] = Metrics(partial(_read_figures, gateway, app.extensions["rpc"]))
+        metrics = app.extensions["metrics"] = Metrics(partial(_read_figures, gateway, app.extensions["websocket_hub"]))
         metrics.connect()
     elif metrics is not None and not is_on:
         metrics.disconnect()
@@ -108,10 +108,10 @@ def switch_traces(app: flask.Flask, config: DiagnosticsConfig | None) -> None:
 
 
 def _read_figures(gateway: Gateway, hub: Hub) -> Mapping[tuple[str, tuple[str, ...]], float]:
-    """Return the values of the gauges (`service.api.metrics.rows.GAUGES`)."""
-    going_on = Counter(run.state for run in gateway.runs.going_on() if not run.is_replay)
-    states = {"queued": RunState.ACCEPTED, "running": RunState.RUNNING, "waiting": RunState.WAITING}
-    runs = {("openclaw_runs", (name,)): float(going_on[state]) for name, state in states.items()}
+    """Return the values of the gauges (`service.api.metrics.definitions.GAUGES`)."""
+    active = Counter(run.state for run in gateway.runs.active() if not run.is_replay)
+    states = {"queued": RunState.QUEUED, "running": RunState.RUNNING, "waiting": RunState.WAITING}
+    runs = {("openclaw_runs", (name,)): float(active[state]) for name, state in states.items()}
     return runs | {
         ("openclaw_websocket_connections", ()): len(hub),
         ("openclaw_in_flight_bytes", ()): gateway.budget.used_bytes,
@@ -143,7 +143,7 @@ def add_websocket_app(
         peer_runs.refresh()
 
     gateway.storage.approvals.on_change, gateway.storage.approvals.on_check = feed.publish, refresh
-    app.extensions["rpc"] = hub
+    app.extensions["websocket_hub"] = hub
     app.wsgi_app = WebSocketApp(  # type: ignore[method-assign]
         app.wsgi_app, hub=hub, handshake=handshake, methods=methods, settings=settings, budget=gateway.budget
     )

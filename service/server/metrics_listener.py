@@ -15,7 +15,7 @@ from service.config.gateway import MetricsConfig
 from service.config.source import ConfigError
 from service.core.errors import GatewayError
 from service.core.logs import access_entry
-from service.server.http1.connection import Limits
+from service.server.http1.connection import ConnectionLimits
 from service.server.http1.server import Server
 
 #: The environment variable with the descriptor of the socket that worker processes share.
@@ -23,7 +23,7 @@ LISTENER_KEY = "OPENCLAW_METRICS_LISTENER"
 
 _HOST = "127.0.0.1"
 _BACKLOG = 64
-_LIMITS = Limits(connections=64)
+_LIMITS = ConnectionLimits(connections=64)
 _PATH, _METHODS = "/metrics", ("GET", "HEAD")
 
 

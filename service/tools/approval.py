@@ -10,7 +10,7 @@ import orjson
 
 from service.core.dataclass import record
 from service.core.messages import ToolApproval, ToolCall
-from service.tools.policy import Approval
+from service.tools.policy import ApprovalPolicy
 from service.tools.tool import ToolError
 
 #: A person has to be able to read the arguments.
@@ -33,7 +33,7 @@ class ApprovalRequest:
     subject: str | None
 
     @classmethod
-    def of(cls, call: ToolCall, arguments: Mapping[str, Any], approval: Approval) -> ApprovalRequest:
+    def of(cls, call: ToolCall, arguments: Mapping[str, Any], approval: ApprovalPolicy) -> ApprovalRequest:
         """Return the request for a call with valid `arguments`. Raises `ToolError` for arguments nobody can read."""
         # Not the model's own text: a key that occurs twice would show a person something else than what happens.
         try:
@@ -48,7 +48,7 @@ class ApprovalRequest:
         subject = call.name
         if call.name in _BY_ARGUMENTS:
             subject = f"{call.name} {hashlib.sha256(text.encode()).hexdigest()}"
-        return cls(call.name, text, call.id, None if approval is Approval.ASK_ALWAYS else subject)
+        return cls(call.name, text, call.id, None if approval is ApprovalPolicy.ASK_ALWAYS else subject)
 
 
 @record

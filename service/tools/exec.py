@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from service.config.tools import MAX_COMMAND_SECONDS, GlobalExecConfig
 from service.core.processes.command import Command, CommandError, Outcome, Output, run_command
-from service.core.processes.sandbox import PROGRAM_DIRECTORIES, Limits
+from service.core.processes.sandbox import PROGRAM_DIRECTORIES, ResourceLimits
 from service.tools.exec_sandbox import ExecSandbox
 from service.tools.process_slots import ProcessSlots
 from service.tools.terminal_text import is_binary, to_plain_text
@@ -203,7 +203,7 @@ def _to_text(outcome: Outcome, command: Command) -> str:
 
 
 def _ending(outcome: Outcome, command: Command) -> str:
-    limits = command.limits or Limits()
+    limits = command.limits or ResourceLimits()
     causes = {
         "timeout": f"it did not finish within {command.timeout_seconds:g} seconds",
         "output": f"it printed more than {command.max_output_bytes} bytes",

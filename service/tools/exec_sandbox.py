@@ -7,7 +7,7 @@ from typing import Self
 
 from service.config.tools import GlobalExecConfig
 from service.core.dataclass import record
-from service.core.processes.sandbox import PROGRAM_DIRECTORIES, Kind, Limits, Sandbox, choose_sandbox, describe
+from service.core.processes.sandbox import PROGRAM_DIRECTORIES, Kind, ResourceLimits, Sandbox, choose_sandbox, describe
 
 _MIB = 1024 * 1024
 
@@ -19,13 +19,13 @@ class ExecSandbox:
     kind: Kind | None
     program: str
     network: bool
-    limits: Limits
+    limits: ResourceLimits
     problem: str | None = None
 
     @classmethod
     def choose(cls, config: GlobalExecConfig, program_directories: str = PROGRAM_DIRECTORIES) -> Self:
         """Find the configured sandbox, the strongest available one for "auto". Starts a program to test it."""
-        limits = Limits(
+        limits = ResourceLimits(
             processes=config.limits.max_processes,
             memory_bytes=config.limits.max_memory_mb * _MIB,
             file_bytes=config.limits.max_file_mb * _MIB,

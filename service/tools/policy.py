@@ -50,7 +50,7 @@ DEFAULT_TOOLS = tuple(tool.name for tool in BUILT_IN_TOOLS if tool.access.by_def
 _ALIASES = {"bash": "exec"}
 
 
-class Approval(IntEnum):
+class ApprovalPolicy(IntEnum):
     """Requirement of the calls of a tool, from the least to the most restrictive.
 
     `ASK` may be decided for a whole session, `ASK_ALWAYS` only call by call.
@@ -62,28 +62,32 @@ class Approval(IntEnum):
     DENIED = 3
 
 
-_APPROVALS = {"allow": Approval.NONE, "ask": Approval.ASK, "deny": Approval.DENIED}
-_EXEC_APPROVALS = {"off": Approval.NONE, "on-miss": Approval.ASK, "always": Approval.ASK_ALWAYS}
+_APPROVALS = {"allow": ApprovalPolicy.NONE, "ask": ApprovalPolicy.ASK, "deny": ApprovalPolicy.DENIED}
+_EXEC_APPROVALS = {
+    "off": ApprovalPolicy.NONE,
+    "on-miss": ApprovalPolicy.ASK,
+    "always": ApprovalPolicy.ASK_ALWAYS,
+}
 
 
-def approval_for(global_config: ToolsConfig, agent_config: ToolsConfig, name: str) -> Approval:
+def approval_for(global_config: ToolsConfig, agent_config: ToolsConfig, name: str) -> ApprovalPolicy:
     """Return what the calls of the tool `name` need: the strictest of the global and the agent's settings."""
     needed = [_listed_approval(config, name) for config in (global_config, agent_config)]
-    return max(*needed, _exec_approval(global_config, agent_config) if name == "exec" else Approval.NONE)
+    return max(*needed, _exec_approval(global_config, agent_config) if name == "exec" else ApprovalPolicy.NONE)
 
 
-def _listed_approval(config: ToolsConfig, name: str) -> Approval:
+def _listed_approval(config: ToolsConfig, name: str) -> ApprovalPolicy:
     for entry, rule in reversed(config.approvals.items()):
         if _matches((entry,) if rule == "allow" else _with_included((entry,)), name):
             return _APPROVALS[rule]
-    return Approval.NONE
+    return ApprovalPolicy.NONE
 
 
-def _exec_approval(global_config: ToolsConfig, agent_config: ToolsConfig) -> Approval:
+def _exec_approval(global_config: ToolsConfig, agent_config: ToolsConfig) -> ApprovalPolicy:
     """Return what commands need by `exec.ask` and `exec.mode`; an agent's own setting replaces the global one."""
     ask = agent_config.exec.ask or global_config.exec.ask or "off"
     mode = agent_config.exec.mode or global_config.exec.mode
-    return max(_EXEC_APPROVALS[ask], Approval.ASK if mode == "ask" else Approval.NONE)
+    return max(_EXEC_APPROVALS[ask], ApprovalPolicy.ASK if mode == "ask" else ApprovalPolicy.NONE)
 
 
 def allowed_tools(
@@ -100,7 +104,7 @@ def allowed_tools(
         for name in names
         if all(_matches(one.entries, name) for one in granted)
         and not any(_matches(one.entries, name) for one in denies)
-        and approval_for(global_config, agent_config, name) is not Approval.DENIED
+        and approval_for(global_config, agent_config, name) is not ApprovalPolicy.DENIED
     ]
 
 
@@ -112,11 +116,14 @@ def explain_tool(
     denied = next((one.label for one in denies if _matches(one.entries, name)), None)
     missing = next((one.label for one in granted if not _matches(one.entries, name)), None)
     approval = approval_for(global_config, agent_config, name)
-    if denied is not None or approval is Approval.DENIED:
+    if denied is not None or approval is ApprovalPolicy.DENIED:
         return False, f"denied by {denied or 'approvals'}"
     if missing is not None:
         return False, f"not in {missing}"
-    asks = {Approval.ASK: "; a person is asked first", Approval.ASK_ALWAYS: "; a person is asked each time"}
+    asks = {
+        ApprovalPolicy.ASK: "; a person is asked first",
+        ApprovalPolicy.ASK_ALWAYS: "; a person is asked each time",
+    }
     return True, f"in {' and '.join(one.label for one in granted)}{asks.get(approval, '')}"
 
 

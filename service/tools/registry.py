@@ -11,7 +11,7 @@ from service.config.schema import Config
 from service.config.tools import ToolsConfig
 from service.core import concurrency
 from service.tools.mcp.servers import McpServers
-from service.tools.policy import Approval, allowed_tools, approval_for, listed_tools, may_allow
+from service.tools.policy import ApprovalPolicy, allowed_tools, approval_for, listed_tools, may_allow
 from service.tools.policy_checks import to_prefix
 from service.tools.tool import BuiltInTool, Tool
 from service.tools.toolbox import Toolbox
@@ -45,8 +45,8 @@ class ToolRegistry:
     def of(self, agent: Agent, caller_functions: Collection[str] = (), models: Collection[str] = ()) -> Toolbox:
         """Return the agent's tools in a run that may use any of `models`.
 
-        Waits for the agent's MCP servers and skips those that fail. Tools called like one of `caller_functions` are
-        taken away, unless `callerConflicts` refuses such requests. Together with these functions there are at most
+        Waits for the agent's MCP servers and skips those that fail. Tools with the name of one of `caller_functions`
+        are taken away, unless `callerConflicts` refuses such requests. Together with these functions there are at most
         `MAX_TOOLS`; omitted tools are logged.
         """
         replaced = caller_functions if self._global.caller_conflicts == "caller" else ()
@@ -106,7 +106,7 @@ class ToolRegistry:
         by_name = {tool.name: tool for tool in tools}
         return tuple(by_name[name] for name in allowed_tools(self._global, self._policy(agent), by_name, models))
 
-    def _approvals(self, agent: Agent, tools: Iterable[Tool]) -> dict[str, Approval]:
+    def _approvals(self, agent: Agent, tools: Iterable[Tool]) -> dict[str, ApprovalPolicy]:
         return {tool.name: approval_for(self._global, self._policy(agent), tool.name) for tool in tools}
 
     def _servers_of(self, agent: Agent) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from service.core.dataclass import record
 from service.core.messages import Function, Message, Role, Text, ToolCall, to_unicode
 from service.core.signals import ToolCalling, ToolExecuted, tool_calling, tool_executed
 from service.tools.approval import ApprovalDecider, ApprovalRequest, Verdict, refuse_all
-from service.tools.policy import Approval
+from service.tools.policy import ApprovalPolicy
 from service.tools.tool import Tool, ToolContext, ToolError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Toolbox:
         *,
         max_result_characters: int = MAX_RESULT_CHARACTERS,
         reported: set[str] | None = None,
-        approvals: Mapping[str, Approval] | None = None,
+        approvals: Mapping[str, ApprovalPolicy] | None = None,
     ) -> None:
         reported = set() if reported is None else reported
         self._tools: dict[str, CompiledTool] = {}
@@ -103,7 +103,7 @@ class Toolbox:
             reported.add(tool.name)
 
     def without(self, names: Collection[str]) -> Toolbox:
-        """Return the toolbox without the tools called like one of `names`, itself if there are none."""
+        """Return the toolbox without the tools with the name of one of `names`, itself if there are none."""
         replaced = tuple(name for name in self._tools if name in names)
         if not replaced:
             return self
@@ -113,9 +113,9 @@ class Toolbox:
         rest.replaced = replaced
         return rest
 
-    def approval_of(self, name: str) -> Approval:
+    def approval_of(self, name: str) -> ApprovalPolicy:
         """Return what calls of the tool `name` need."""
-        return self._approvals.get(name, Approval.NONE)
+        return self._approvals.get(name, ApprovalPolicy.NONE)
 
     def functions(self) -> tuple[Function, ...]:
         """Return the function definitions for the model, one for each tool."""
@@ -155,7 +155,7 @@ class Toolbox:
         verdicts: dict[int, Verdict] = {}
         for index, call in enumerate(calls):
             approval = self.approval_of(call.name)
-            if approval is not Approval.NONE and call.name in self._tools:
+            if approval is not ApprovalPolicy.NONE and call.name in self._tools:
                 try:
                     arguments = self._tools[call.name].parse_arguments(call.arguments)
                     requests[index] = ApprovalRequest.of(call, arguments, approval)

@@ -18,7 +18,7 @@ from service.core.concurrency import Event
 from service.core.disconnect import watch_disconnect
 from service.core.errors import GatewayError
 from service.core.logs import access_entry
-from service.server.http1.connection import Limits
+from service.server.http1.connection import ConnectionLimits
 from service.server.http1.server import Server
 from service.server.lifecycle import Stop, run_until_stopped
 
@@ -146,7 +146,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
     if "open_files" in options:
         resource.setrlimit(resource.RLIMIT_NOFILE, (options["open_files"], options["open_files"]))
-    server = Server(("127.0.0.1", 0), Application(), limits=Limits(**options.get("limits", {})))
+    server = Server(("127.0.0.1", 0), Application(), limits=ConnectionLimits(**options.get("limits", {})))
     server.start()
     print(server.server_port, flush=True)
     run_until_stopped(server, Stop(options.get("grace_seconds", 5), lambda: print("stopping", flush=True)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.storage.runs.approvals import ApprovalRecord
-from service.storage.sessions.objects import to_time
+from service.storage.sessions.json_objects import to_time
 
 
 def to_approval_list(found: Sequence[ApprovalRecord], limit: int) -> dict[str, Any]:

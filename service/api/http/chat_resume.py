@@ -100,7 +100,7 @@ class ResumedChunks:
         if kind == "reasoning.retracted" and REASONING not in self._shows:
             return b""
         self._is_over = True
-        text = "The model failed and is asked again, so that what was streamed is void. Read the stream from its start."
+        text = "The model failed and is retried: the output so far is invalid. Read the stream from its start."
         return self._encoder.failure(GatewayError("provider_error", text).to_envelope()["error"])
 
     def _end(self, number: int, members: dict[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ import orjson
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.pages import RunPosition
 from service.storage.runs.records import RunRecord, RunState
-from service.storage.sessions.objects import to_time, to_usage_object
+from service.storage.sessions.json_objects import to_time, to_usage_object
 
 _QUEUED = "queued"
 
@@ -25,7 +25,7 @@ def to_run(run: RunRecord) -> dict[str, Any]:
         "session_key": run.session_key,
         "agent": run.agent_id,
         "protocol": run.protocol,
-        "state": _QUEUED if run.state is RunState.ACCEPTED else run.state,
+        "state": _QUEUED if run.state is RunState.QUEUED else run.state,
         "created_at": to_time(run.accepted_at_ms),
         "started_at": _to_time_or_none(started),
         "first_output_at": _to_time_or_none(run.first_output_at_ms),
@@ -57,7 +57,7 @@ def parse_run_cursor(text: str) -> RunPosition:
 
 def parse_run_state(text: str) -> RunState:
     """Parse a `RunState` of the contract."""
-    return RunState.ACCEPTED if text == _QUEUED else RunState(text)
+    return RunState.QUEUED if text == _QUEUED else RunState(text)
 
 
 def _to_time_or_none(ms: int | None) -> str | None:

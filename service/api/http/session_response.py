@@ -7,7 +7,7 @@ from typing import Any
 
 from service.core.messages import Message, Role
 from service.storage.runs.records import RunRecord
-from service.storage.sessions.objects import (
+from service.storage.sessions.json_objects import (
     to_branches,
     to_message_fields,
     to_parent,

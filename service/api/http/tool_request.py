@@ -16,9 +16,14 @@ from service.core.messages import ToolCall
 from service.gateway.tool_invocation import ListedTool
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import Protocol
-from service.tools.policy import Approval
+from service.tools.policy import ApprovalPolicy
 
-_APPROVALS = {Approval.NONE: "none", Approval.ASK: "ask", Approval.ASK_ALWAYS: "ask-always", Approval.DENIED: "none"}
+_APPROVALS = {
+    ApprovalPolicy.NONE: "none",
+    ApprovalPolicy.ASK: "ask",
+    ApprovalPolicy.ASK_ALWAYS: "ask-always",
+    ApprovalPolicy.DENIED: "none",
+}
 _AGENT_KEY_STEPS = 3  # agent:<id>:<rest>
 
 

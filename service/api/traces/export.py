@@ -132,7 +132,7 @@ class _SpanQueue(SpanProcessor):
         if has_failed and not self._has_failed:
             logger.warning("Traces cannot be sent, and are lost: %s", self._messages.last)
         elif self._has_failed and not has_failed:
-            logger.warning("Traces are sent again; %d spans were lost", self._lost)
+            logger.warning("Export of traces has recovered; %d spans were dropped", self._lost)
             self._lost = 0
         self._has_failed = has_failed
         self._lost += len(spans) if has_failed else 0

@@ -37,7 +37,7 @@ class Spans:
         self._with_content = with_content
         self._propagator = TraceContextTextMapPropagator()
         self._receivers: list[tuple[Signal[Any], Any]] = [
-            (signals.run_taken, self._begin_run),
+            (signals.run_accepted, self._begin_run),
             (signals.run_finished, self._end_run),
             (signals.model_calling, self._begin_call),
             (signals.model_called, self._end_call),
@@ -59,7 +59,7 @@ class Spans:
         for signal, receiver in self._receivers:
             signal.disconnect(receiver)
 
-    def _begin_run(self, event: signals.RunTaken) -> None:
+    def _begin_run(self, event: signals.RunAccepted) -> None:
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": _AGENT,
             "gen_ai.agent.id": event.agent,
@@ -211,7 +211,7 @@ def _model_attributes(ref: str) -> dict[str, Any]:
     return {"gen_ai.provider.name": _PROVIDERS.get(provider, provider), "gen_ai.request.model": model}
 
 
-def _caller_attributes(event: signals.RunTaken | signals.EmbeddingCalling) -> dict[str, Any]:
+def _caller_attributes(event: signals.RunAccepted | signals.EmbeddingCalling) -> dict[str, Any]:
     values = {"openclaw.key.id": event.key_id, "openclaw.request.id": event.request_id}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -27,7 +27,7 @@ from service.core.errors import GatewayError
 from service.core.logs import access_entry, to_logfmt
 from service.core.principal import Principal
 
-logger = logging.getLogger("openclaw.rpc")
+logger = logging.getLogger("openclaw.websocket")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 

@@ -94,7 +94,7 @@ _RESPONSE: dict[str, Any] = {
                 "type": "object",
                 "required": ["code", "message", "details"],
                 "properties": {
-                    "code": {"enum": sorted({kind.rpc for kind in KINDS.values()})},
+                    "code": {"enum": sorted({kind.websocket_code for kind in KINDS.values()})},
                     "message": {"type": "string"},
                     "details": {
                         "type": "object",

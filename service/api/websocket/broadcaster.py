@@ -35,7 +35,7 @@ _TOOL_TEXT_CHARACTERS = 100_000
 
 
 @dataclass(slots=True)
-class RunProgress:
+class BroadcastState:
     """Broadcast state of one run: `text` is sent, `pieces` are not; `seq` numbers the run's events."""
 
     text: str = ""
@@ -51,7 +51,7 @@ class Broadcaster:
     def __init__(self, hub: Hub, clock: Callable[[], float]) -> None:
         self._hub = hub
         self._clock = clock
-        self._progress: dict[str, RunProgress] = {}
+        self._progress: dict[str, BroadcastState] = {}
 
     def __call__(self, run: Run, event: RunStarted | RunEvent) -> None:
         """Broadcast an event. The first broadcast of a run includes all its earlier text."""
@@ -60,7 +60,7 @@ class Broadcaster:
             return
         progress = self._progress.get(run.id)
         if progress is None:
-            progress = self._progress[run.id] = RunProgress()
+            progress = self._progress[run.id] = BroadcastState()
             before = run.text  # from before the first listener; may include `event`
             progress.pieces.append(before.removesuffix(event.text) if isinstance(event, TextDelta) else before)
         if isinstance(event, TextDelta):
@@ -76,7 +76,7 @@ class Broadcaster:
         if isinstance(event, RunEnded):
             del self._progress[run.id]
 
-    def _gather(self, run: Run, progress: RunProgress) -> None:
+    def _gather(self, run: Run, progress: BroadcastState) -> None:
         wait = progress.next_at - self._clock()
         if not progress.waits and wait <= 0:
             self._flush(run, progress)
@@ -84,13 +84,13 @@ class Broadcaster:
             progress.waits = True
             spawn(self._flush_later, run, progress, min(wait, 60.0))
 
-    def _flush_later(self, run: Run, progress: RunProgress, seconds: float) -> None:
+    def _flush_later(self, run: Run, progress: BroadcastState, seconds: float) -> None:
         sleep(seconds)
         progress.waits = False
         if run.end is None:
             self._flush(run, progress)
 
-    def _flush(self, run: Run, progress: RunProgress) -> None:
+    def _flush(self, run: Run, progress: BroadcastState) -> None:
         delta = "".join(progress.pieces)
         if not delta:
             return
@@ -105,7 +105,7 @@ class Broadcaster:
         self._send_agent(run, progress, "assistant", agent)
         self._send_chat(run, progress, chat)
 
-    def _send_event(self, run: Run, progress: RunProgress, event: RunStarted | RunEvent) -> None:
+    def _send_event(self, run: Run, progress: BroadcastState, event: RunStarted | RunEvent) -> None:
         if isinstance(event, RunStarted):
             self._send_agent(run, progress, "lifecycle", {"phase": "start", "startedAt": run.accepted.accepted_at_ms})
             self._send_session_of(run, "run-started")
@@ -120,7 +120,7 @@ class Broadcaster:
         elif isinstance(event, RunEnded):
             self._end(run, progress, event)
 
-    def _end(self, run: Run, progress: RunProgress, end: RunEnded) -> None:
+    def _end(self, run: Run, progress: BroadcastState, end: RunEnded) -> None:
         data: dict[str, Any] = {"phase": "end", "endedAt": int(self._clock() * 1000)}
         chat: dict[str, Any] = {"state": "final", "stopReason": str(end.stop_reason), "usage": to_usage(end.usage)}
         if end.state is RunState.ABORTED:
@@ -138,19 +138,19 @@ class Broadcaster:
     def _message(self, text: str) -> dict[str, Any]:
         return to_chat_message(text, int(self._clock() * 1000))
 
-    def _send_agent(self, run: Run, progress: RunProgress, stream: str, data: dict[str, Any]) -> None:
+    def _send_agent(self, run: Run, progress: BroadcastState, stream: str, data: dict[str, Any]) -> None:
         _send("agent", self._agent_event(run, progress, stream, data), self._readers(run.session_key))
 
-    def _send_tool(self, run: Run, progress: RunProgress, data: dict[str, Any]) -> None:
+    def _send_tool(self, run: Run, progress: BroadcastState, data: dict[str, Any]) -> None:
         wanting = (client for client in self._readers(run.session_key) if TOOL_EVENTS in client.caps)
         _send("agent", self._agent_event(run, progress, "tool", data), wanting)
 
-    def _agent_event(self, run: Run, progress: RunProgress, stream: str, data: dict[str, Any]) -> dict[str, Any]:
+    def _agent_event(self, run: Run, progress: BroadcastState, stream: str, data: dict[str, Any]) -> dict[str, Any]:
         progress.seq += 1
         about = {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "stream": stream}
         return {**about, "data": data, "seq": progress.seq, "ts": int(self._clock() * 1000)}
 
-    def _send_chat(self, run: Run, progress: RunProgress, data: dict[str, Any]) -> None:
+    def _send_chat(self, run: Run, progress: BroadcastState, data: dict[str, Any]) -> None:
         about = {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "seq": progress.seq}
         _send("chat", {**about, **data}, self._readers(run.session_key))
 

@@ -42,7 +42,7 @@ _PAUSE_SECONDS = 0.0001  # not 0: gevent polls sockets and timers in between
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _MAX_REASON_BYTES = 120  # a close frame has room for 123
 
-_log = logging.getLogger("openclaw.rpc")
+_log = logging.getLogger("openclaw.websocket")
 
 
 class _QuietLogger(logging.LoggerAdapter[logging.Logger]):
@@ -52,7 +52,7 @@ class _QuietLogger(logging.LoggerAdapter[logging.Logger]):
         return level >= logging.WARNING and super().isEnabledFor(level)
 
 
-_frames_log = _QuietLogger(logging.getLogger("openclaw.rpc.frames"), {})
+_frames_log = _QuietLogger(logging.getLogger("openclaw.websocket.frames"), {})
 
 
 def accept_upgrade(environ: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from service.core.errors import GatewayError, internal_error
 from service.core.principal import Principal
 from service.gateway.gateway import Gateway
 
-logger = logging.getLogger("openclaw.rpc")
+logger = logging.getLogger("openclaw.websocket")
 
 T = TypeVar("T")
 

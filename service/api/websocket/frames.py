@@ -149,7 +149,7 @@ def to_error(error: GatewayError) -> dict[str, Any]:
     if error.param is not None:
         details["param"] = error.param
     body: dict[str, Any] = {
-        "code": error.kind.rpc,
+        "code": error.kind.websocket_code,
         "message": error.message,
         "details": {**details, **error.details},
     }

@@ -40,8 +40,8 @@ def to_history(
 def _in_flight(context: MethodContext, key: str) -> dict[str, Any] | None:
     for run in context.gateway.runs.running(key):
         return {"runId": run.id, "text": run.text, "startedAt": run.accepted.accepted_at_ms}
-    for record in context.gateway.storage.records.list_going_on(key):
-        if record.state.is_begun:  # in another process: its output is not available here
+    for record in context.gateway.storage.records.list_active(key):
+        if record.state.is_executing:  # in another process: its output is not available here
             return {"runId": record.id, "text": "", "startedAt": record.accepted_at_ms}
     return None
 

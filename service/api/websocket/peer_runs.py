@@ -24,7 +24,7 @@ from service.storage.runs.events import LoggedEvent
 from service.storage.runs.peer_runs import get_runs, list_active_peer_runs, list_peer_runs
 from service.storage.runs.records import AcceptedRun, RunRecord, RunState
 
-logger = logging.getLogger("openclaw.rpc")
+logger = logging.getLogger("openclaw.websocket")
 
 #: A run may be recorded so much later than it was accepted.
 _OVERLAP_MS = 60_000
@@ -40,18 +40,18 @@ class PeerRunFeed:
         self._broadcaster = broadcaster
         self._clock = clock
         self._listens = False
-        self._idle_at_ms = int(clock() * 1000)  # when there was nobody to hear of runs
+        self._idle_at_ms = int(clock() * 1000)  # when nobody listened to runs
         self._seen: dict[str, int] = {}  # when the runs that were seen were accepted
-        self._going_on: dict[str, Run | None] = {}  # those that wait for their end, and `None` for their beginning
+        self._active: dict[str, Run | None] = {}  # those that wait for their end, and `None` for their beginning
 
     def refresh(self) -> None:
         """Look at what other gateways have done since the last call. Raises `StoreError`."""
         storage = self._gateway.storage
         now_ms = int(self._clock() * 1000)
-        if not len(self._hub) or not (storage.membership.has_peers or self._going_on):
+        if not len(self._hub) or not (storage.membership.has_peers or self._active):
             self._listens, self._idle_at_ms = False, now_ms
             self._seen.clear()
-            self._going_on.clear()
+            self._active.clear()
             return
         since_ms = now_ms - _OVERLAP_MS
         found = list_peer_runs(storage.database, storage.membership.id, since_ms)
@@ -62,23 +62,23 @@ class PeerRunFeed:
             if record.id not in self._seen:
                 self._seen[record.id] = record.accepted_at_ms
                 if record.ended_at_ms is None or record.ended_at_ms >= self._idle_at_ms:
-                    self._going_on[record.id] = None
-        for record in get_runs(storage.database, self._going_on):
+                    self._active[record.id] = None
+        for record in get_runs(storage.database, self._active):
             self._advance(record)
         self._seen = {one: at for one, at in self._seen.items() if at >= since_ms - _OVERLAP_MS}
 
     def _advance(self, record: RunRecord) -> None:
         """Broadcast the beginning and the end of a run, if they are new."""
-        run = self._going_on[record.id]
-        if run is None and record.state is not RunState.ACCEPTED:
-            run = self._going_on[record.id] = _to_run(record)
+        run = self._active[record.id]
+        if run is None and record.state is not RunState.QUEUED:
+            run = self._active[record.id] = _to_run(record)
             self._broadcast(run, RunStarted())
             if not record.state.is_final or record.detached:
-                del self._going_on[record.id]
+                del self._active[record.id]
                 spawn(self._follow, run)
                 return
         if run is not None and record.state.is_final:
-            del self._going_on[record.id]
+            del self._active[record.id]
             spawn(self._broadcast_end, run)
 
     def _follow(self, run: Run) -> None:

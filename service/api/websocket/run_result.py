@@ -11,7 +11,7 @@ from service.gateway.gateway import Gateway
 from service.storage.runs.records import RunState
 from service.storage.sessions.keys import shown_run_id
 
-#: The stop reason of an aborted run.
+#: The stop reason that OpenClaw's protocol has for an aborted run.
 ABORTED = "rpc"
 
 

@@ -110,7 +110,7 @@ def _serve(apps: Apps, started: ResolvedConfig, grace_seconds: float, *, dev: bo
     click.echo(to_banner(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev))
     opened.contact_servers()
     opened.check_models()
-    on_stop = partial(_stop_accepting, opened, apps.app.extensions["rpc"], grace_seconds)
+    on_stop = partial(_stop_accepting, opened, apps.app.extensions["websocket_hub"], grace_seconds)
     run_until_stopped(server, Stop(grace_seconds, on_stop, opened.abort_all, opened.runs.join_detached))
     click.echo("Stopped.")
 

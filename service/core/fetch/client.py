@@ -28,7 +28,7 @@ from service.core.fetch.addresses import AddressPolicy, is_address, is_public
 from service.core.fetch.decoding import open_decoder
 from service.core.fetch.errors import FetchError
 from service.core.fetch.resolver import Resolver, SystemResolver
-from service.core.fetch.urls import Target, follow, parse_url
+from service.core.fetch.urls import Target, parse_url, resolve_redirect
 
 _BLOCK_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4
@@ -77,7 +77,7 @@ class PublicHttpClient:
                     if location is None:
                         stack.pop_all()
                         return PublicResponse(target.url, response, connection, limits.max_bytes)
-                url = follow(target.url, location)
+                url = resolve_redirect(target.url, location)
         raise FetchError(f"more than {limits.max_redirects} redirects")
 
     def post(self, url: str, limits: FetchLimits, headers: Mapping[str, str], body: bytes) -> int:

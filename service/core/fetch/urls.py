@@ -55,7 +55,7 @@ def parse_url(url: str) -> Target:
     return target._replace(url=f"{target.scheme}://{target.authority}{path}")
 
 
-def follow(url: str, location: str) -> str:
+def resolve_redirect(url: str, location: str) -> str:
     """Return the URL that `url` redirects to with a header Location. Raises `FetchError`."""
     # Headers are decoded as Latin-1; in practice a Location is often UTF-8 and contains blanks.
     try:

@@ -25,7 +25,7 @@ from service.core.dataclass import record
 from service.core.disconnect import watch_disconnect
 from service.core.processes.process_tree import descendants_of
 from service.core.processes.reaper import adopt_orphans, kill_each, program
-from service.core.processes.sandbox import Limits, Sandbox
+from service.core.processes.sandbox import ResourceLimits, Sandbox
 from service.core.processes.strays import end_strays
 
 logger = logging.getLogger("openclaw.tools")
@@ -58,7 +58,7 @@ class Command:
     kept_bytes: int = 32 * 1024
     max_output_bytes: int = 256 * 1024 * 1024
     stdin: bytes = field(default=b"", repr=False)
-    limits: Limits | None = None
+    limits: ResourceLimits | None = None
     sandbox: Sandbox | None = None
 
 

@@ -12,14 +12,14 @@ from service.core.processes.reaper import set_dumpable, tie_to_parent
 
 if TYPE_CHECKING:
     from service.core.processes.permission_broker import PermissionBroker
-    from service.core.processes.sandbox import Confinement, Limits
+    from service.core.processes.sandbox import Confinement, ResourceLimits
 
 
 class ConfinedStart:
     """The start of one command, and what holds until its end: limits, a sandbox, a temporary directory."""
 
     def __init__(self, order: dict[str, Any]) -> None:
-        self.limits: Limits | None = None
+        self.limits: ResourceLimits | None = None
         self._order = order
         self._env: dict[str, str] = order["env"]
         self._confinement: Confinement | None = None
@@ -27,9 +27,9 @@ class ConfinedStart:
         self._running = 0
         self.broker: PermissionBroker | None = None
         if order["limits"] is not None:
-            from service.core.processes.sandbox import Limits  # noqa: PLC0415 - few commands need it
+            from service.core.processes.sandbox import ResourceLimits  # noqa: PLC0415 - few commands need it
 
-            self.limits = Limits(*order["limits"])
+            self.limits = ResourceLimits(*order["limits"])
             self._running = count_threads_of(os.getuid())
         if order["sandbox"] is not None:
             self._confine(order)

@@ -41,7 +41,7 @@ _OOM_SCORE = "1000"  # the first to go
 _PROBE_SECONDS = 5.0
 
 
-class Limits(NamedTuple):
+class ResourceLimits(NamedTuple):
     """Resource limits of one command; processes and memory include its descendants."""
 
     processes: int = PROCESSES

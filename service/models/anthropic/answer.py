@@ -15,7 +15,7 @@ from service.models.anthropic.repeated_texts import RepeatedTexts
 from service.models.drafts import Drafts
 from service.models.errors.answer_errors import answer_error, find_bare_error, find_error, unreadable_error
 from service.models.finish_reasons import to_stop_reason
-from service.models.finish_state import Completion
+from service.models.finish_state import FinishState
 from service.models.http.transport import Upstream
 from service.models.inline_reasoning import ThoughtFilter
 from service.models.openai.surrogates import Joiner, joined, load_event
@@ -79,7 +79,7 @@ class AnthropicAnswer:
         self._kinds_of_start: dict[Any, str] = {}  # of blocks in the start of the message, which may come again
         self._texts: list[str] = []  # unfiltered
         self._rest = ""
-        self._completion = Completion()
+        self._completion = FinishState()
         self._has_thoughts = self._has_unknown = False
         self._usage: dict[str, int] = {}
         self.drafts: Drafts | None = None
@@ -97,9 +97,9 @@ class AnthropicAnswer:
 
     def is_complete(self) -> bool:
         """Return True once the provider has said that the answer ends, and no call is cut off."""
-        if not self._completion.is_stated():
+        if not self._completion.is_complete():
             return False
-        is_ended = self._completion.is_ended
+        is_ended = self._completion.end_confirmed
         return self._stop_reason() is StopReason.LENGTH or all(call.is_whole(is_ended=is_ended) for call in self.calls)
 
     def end_body(self, *, framed: bool, is_document: bool) -> None:
@@ -144,7 +144,7 @@ class AnthropicAnswer:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
         self._rest = self.thoughts.filter(self._joiner.finish() + self._given.end_all()) + self.thoughts.finish()
-        if completion.reason is None or not (self.is_over or completion.is_stated()):
+        if completion.reason is None or not (self.is_over or completion.is_complete()):
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = self._stop_reason()
         if reason is None:

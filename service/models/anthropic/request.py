@@ -1,4 +1,4 @@
-"""Write requests of Anthropic's Messages API; `service.models.anthropic.turns` converts their messages."""
+"""Write requests of Anthropic's Messages API; `service.models.anthropic.wire_messages` converts their messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.core.messages import (
 )
 from service.models import json_chunks
 from service.models.anthropic.content import THINKING
-from service.models.anthropic.turns import TurnHistories, Turns, to_json
+from service.models.anthropic.wire_messages import TurnHistories, Turns, to_json
 from service.models.output_format import (
     JSON_OBJECT,
     JSON_SCHEMA,
@@ -68,7 +68,7 @@ class RequestStyle:
         """The names of the optional fields that are left out of a request."""
         return self.omitted | self.skipped
 
-    def lasting(self) -> RequestStyle:
+    def for_later_requests(self) -> RequestStyle:
         """Return the style for later requests."""
         return replace(self, skipped=frozenset()) if self.skipped else self
 

@@ -17,7 +17,7 @@ from service.models.errors.answer_errors import (
     unreadable_error,
 )
 from service.models.finish_reasons import to_stop_reason
-from service.models.finish_state import Completion, to_reason
+from service.models.finish_state import FinishState, to_reason
 from service.models.http.transport import Upstream
 from service.models.inline_reasoning import ThoughtFilter
 from service.models.openai.choices import by_index
@@ -52,7 +52,7 @@ class OpenAIAnswer:
         self._joiner = Joiner()
         self._reasoning = Reasoning()
         self.thoughts = thoughts
-        self._completion = Completion()
+        self._completion = FinishState()
         self._has_thoughts = self._has_unknown = False
         self._index = 0  # of the choice that is the answer, the first one
         self._has_other_choices = False
@@ -74,10 +74,10 @@ class OpenAIAnswer:
         """Return True once the provider has said that the answer ends, and no call is cut off."""
         if self.is_over:
             return True
-        if not self._completion.is_stated():
+        if not self._completion.is_complete():
             return False
         is_cut = to_stop_reason(self._completion.reason or "") is StopReason.LENGTH
-        return is_cut or self._calls.are_whole(is_ended=self._completion.is_ended)
+        return is_cut or self._calls.are_whole(is_ended=self._completion.end_confirmed)
 
     def end_body(self, *, framed: bool, is_document: bool) -> None:
         """Note the end of the body; see `AnswerReader`."""
@@ -87,7 +87,7 @@ class OpenAIAnswer:
 
     def read_repeated(self, payloads: Sequence[bytes], first: int) -> Sequence[str]:
         """See `AnswerReader`."""
-        if not self._completion.is_flowing or self._joiner.has_half:
+        if not self._completion.no_reason_yet or self._joiner.has_half:
             return ()
         texts = self._repeated.find_texts(payloads, first)
         self._texts += texts
@@ -103,7 +103,7 @@ class OpenAIAnswer:
             choice = self._own_choice(choices) if choices else {}
             if content := _plain_content(event, choice):
                 text = self._add_content(content)
-                if self._completion.is_flowing and text == content:  # neither held back nor repaired
+                if self._completion.no_reason_yet and text == content:  # neither held back nor repaired
                     self._repeated.remember(payload, content)
                 return text
             text = self._read_choice(choice)
@@ -130,7 +130,7 @@ class OpenAIAnswer:
         completion = self._completion
         last = self._joiner.finish() + self._messages.finish()
         self._rest = self.thoughts.filter(last) + self.thoughts.finish()
-        if not (self.is_over or completion.is_stated()) or self._is_unproven():
+        if not (self.is_over or completion.is_complete()) or self._is_unproven():
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = to_stop_reason(completion.reason or "")
         if reason is None:
@@ -180,7 +180,7 @@ class OpenAIAnswer:
             self._has_deltas = True
             if not self.thoughts.is_done:
                 text = self.thoughts.filter(text)
-        if not (text and self._completion.is_flowing):
+        if not (text and self._completion.no_reason_yet):
             self._completion.add(None, has_output=bool(text))
         return text
 

@@ -44,13 +44,13 @@ def to_mistral_id(call_id: str) -> str:
 class HostQuirks:
     """Conventions of a host.
 
-    `names` renames fields, `bound` is the field that limits an answer; without `asks_usage` no usage is requested.
+    `names` renames fields, `max_tokens_field` limits an answer; without `asks_usage` no usage is requested.
     `to_call_id` converts the ids of calls. `message` is added to assistant messages without provider data, `first_call`
     to the first call of such a message, except for models whose id contains `except_for`.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
-    bound: Bound = "max_tokens"
+    max_tokens_field: Bound = "max_tokens"
     asks_usage: bool = True
     to_call_id: Callable[[str], str] = to_short_id
     message: Mapping[str, Any] = field(default_factory=dict)
@@ -65,8 +65,8 @@ class HostQuirks:
 _COMMON = HostQuirks()
 _QUIRKS: Mapping[str, HostQuirks] = {
     # Its reasoning models refuse the old name.
-    "api.openai.com": HostQuirks(bound="max_completion_tokens"),
-    "openai.azure.com": HostQuirks(bound="max_completion_tokens"),
+    "api.openai.com": HostQuirks(max_tokens_field="max_completion_tokens"),
+    "openai.azure.com": HostQuirks(max_tokens_field="max_completion_tokens"),
     # It always reports usage, and refuses the option.
     "mistral.ai": HostQuirks({"seed": "random_seed"}, asks_usage=False, to_call_id=to_mistral_id),
     # Where tools are on offer it refuses messages without reasoning, but not with an empty one:
@@ -158,18 +158,18 @@ WANTS_USER = re.compile(
 class RequestStyle:
     """The form of the requests to one model.
 
-    `bound` is the field that limits an answer. With `shows_data` the model gets its own data back, with `asks_usage`
-    usage is requested. `omitted` fields are left out, `skipped` ones of this request only, and `top_p` beside a
-    temperature with `samples_by_one`. `fills_content` sends an empty text beside calls instead of null,
+    `max_tokens_field` limits an answer. With `sends_provider_data` the model gets its own data back, with `asks_usage`
+    usage is requested. `omitted` fields are left out, `skipped` ones of this request only, and with `drops_top_p`
+    `top_p` beside a temperature. `fills_content` sends an empty text beside calls instead of null,
     `adds_user` begins a conversation without a user message with one, and `tools` is the form of the tools.
     """
 
-    bound: Bound
-    shows_data: bool = True
+    max_tokens_field: Bound
+    sends_provider_data: bool = True
     asks_usage: bool = True
     omitted: frozenset[str] = frozenset()
     skipped: frozenset[str] = frozenset()
-    samples_by_one: bool = False
+    drops_top_p: bool = False
     fills_content: bool = False
     adds_user: bool = False
     tools: ToolStyle = ToolStyle()
@@ -179,7 +179,7 @@ class RequestStyle:
         """The names of the optional fields that are left out of a request."""
         return self.omitted | self.skipped
 
-    def lasting(self) -> RequestStyle:
+    def for_later_requests(self) -> RequestStyle:
         """Return the style for later requests."""
         return replace(self, skipped=frozenset()) if self.skipped else self
 
@@ -194,8 +194,8 @@ class RequestStyle:
         return wanted if wanted != self or _CALLERS_OWN.search(message) else self._with_other_bound(message)
 
     def _without_refused(self, message: str, hints: Mapping[str, Any]) -> RequestStyle:
-        if _ONE_OF_TWO.search(message) and not self.samples_by_one and {"temperature", "top_p"} <= hints.keys():
-            return replace(self, samples_by_one=True)
+        if _ONE_OF_TWO.search(message) and not self.drops_top_p and {"temperature", "top_p"} <= hints.keys():
+            return replace(self, drops_top_p=True)
         refused, is_lasting = refused_fields(message, _HINTS, hints)
         if refused and is_lasting:
             return replace(self, omitted=self.omitted | refused)
@@ -209,14 +209,14 @@ class RequestStyle:
 
     def _with_data(self, message: str) -> RequestStyle:
         if _WANTS_DATA.search(message):
-            return replace(self, shows_data=True)
+            return replace(self, sends_provider_data=True)
         is_refused = _DATA_OF_A_MESSAGE.search(message) and NOT_KNOWN.search(message)
-        return replace(self, shows_data=False) if is_refused and not _CALLERS_OWN.search(message) else self
+        return replace(self, sends_provider_data=False) if is_refused and not _CALLERS_OWN.search(message) else self
 
     def _with_other_bound(self, message: str) -> RequestStyle:
         if _WANTS_NEW_NAME.search(message):
-            return replace(self, bound="max_completion_tokens")
-        return replace(self, bound="max_tokens") if _WANTS_OLD_NAME.search(message) else self
+            return replace(self, max_tokens_field="max_completion_tokens")
+        return replace(self, max_tokens_field="max_tokens") if _WANTS_OLD_NAME.search(message) else self
 
 
 def _named_by_value(message: str, hints: Mapping[str, Any]) -> frozenset[str]:

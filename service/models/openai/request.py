@@ -65,9 +65,9 @@ class RequestWriter:
 
     def __init__(self, quirks: HostQuirks, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._quirks = quirks
-        usual = RequestStyle(quirks.bound, asks_usage=quirks.asks_usage)
+        usual = RequestStyle(quirks.max_tokens_field, asks_usage=quirks.asks_usage)
         bounds = {model: one.max_tokens_field for model, one in models.items() if one.max_tokens_field}
-        known = {model: replace(usual, bound=bound) for model, bound in bounds.items()}
+        known = {model: replace(usual, max_tokens_field=bound) for model, bound in bounds.items()}
         self.styles = StyleCache(usual, known, _adapt_to_error)
         self._call_ids = {
             model: to_mistral_id if one.requires_mistral_tool_ids else to_short_id
@@ -108,7 +108,7 @@ class RequestWriter:
         if sampling.stop:
             wire["stop"] = sampling.stop
         if sampling.max_tokens is not None:
-            wire[style.bound] = sampling.max_tokens
+            wire[style.max_tokens_field] = sampling.max_tokens
         if request.functions:
             wire["tools"] = self._encode(request.functions, style)
             wire |= _to_choice(request.tool_choice, sampling)
@@ -116,7 +116,7 @@ class RequestWriter:
             wire.pop(name, None)
         if checked_format(sampling) in style.left_out:
             wire.pop("response_format")
-        if style.samples_by_one and "temperature" in wire:
+        if style.drops_top_p and "temperature" in wire:
             wire.pop("top_p", None)
         return self._renamed(wire) if self._quirks.names else wire
 
@@ -165,7 +165,7 @@ class RequestWriter:
             if message.name is not None and "name" not in style.left_out:
                 wire["name"] = message.name
             if message.role is Role.ASSISTANT:
-                data = message.provider_data if style.shows_data else None
+                data = message.provider_data if style.sends_provider_data else None
                 wire |= self._to_assistant(message, data, first_call, ids)
             elif message.tool_call_id is not None:
                 wire["tool_call_id"] = ids.of_result(message.tool_call_id)
@@ -206,16 +206,16 @@ def _limited(wanted: RequestStyle, request: ModelRequest, style: RequestStyle) -
     """Return `wanted` with the differences to `style` that concern `request`."""
     if wanted.fills_content and not any(one.tool_calls and not one.text for one in request.messages):
         wanted = replace(wanted, fills_content=style.fills_content)
-    refused = wanted.omitted - style.omitted or (("top_p",) if wanted.samples_by_one > style.samples_by_one else ())
+    refused = wanted.omitted - style.omitted or (("top_p",) if wanted.drops_top_p > style.drops_top_p else ())
     if refused:
         logger.warning("the model %s refuses %s, which is left out", request.model, ", ".join(sorted(refused)))
     if refused := wanted.skipped - style.skipped:
         fields = ", ".join(sorted(refused))
         logger.info("the model %s refuses %s of a request, which is repeated without it", request.model, fields)
     if request.sampling.max_tokens is None:
-        wanted = replace(wanted, bound=style.bound)
+        wanted = replace(wanted, max_tokens_field=style.max_tokens_field)
     if all(message.provider_data is None for message in request.messages):
-        wanted = replace(wanted, shows_data=style.shows_data)
+        wanted = replace(wanted, sends_provider_data=style.sends_provider_data)
     return wanted
 
 

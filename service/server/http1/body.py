@@ -111,7 +111,7 @@ class Body(io.RawIOBase):
         if self._after_chunk:
             self._read_line(0)
         self._after_chunk = True
-        self._connection.count_turn(_CHUNK_COST_BYTES)
+        self._connection.yield_if_due(_CHUNK_COST_BYTES)
         line = self._read_line(wire.MAX_CHUNK_LINE_BYTES)
         size = wire.parse_chunk_size(line)
         self._excess = max(0, self._excess + len(line) + 2 - 16 - 2 * size)

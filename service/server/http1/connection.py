@@ -25,7 +25,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @record
-class Limits:
+class ConnectionLimits:
     """Limits on what a peer may cost.
 
     `head_seconds` runs from the first byte of a head to its last, `idle_seconds` limits the wait for the first byte.
@@ -53,7 +53,7 @@ class PeerGoneError(Exception):
 class Connection:
     """A socket, and in `buffer` the bytes received and not yet consumed."""
 
-    def __init__(self, sock: socket.socket, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, sock: socket.socket, limits: ConnectionLimits, clock: Callable[[], float]) -> None:
         self.socket = sock
         self.buffer = bytearray()
         self.limits = limits
@@ -118,10 +118,10 @@ class Connection:
             raise TimeoutError
         self.socket.settimeout(timeout_seconds)
         data = self.socket.recv(size)
-        self.count_turn(len(data))
+        self.yield_if_due(len(data))
         return data
 
-    def count_turn(self, size: int) -> None:
+    def yield_if_due(self, size: int) -> None:
         """Yield after every 256 KiB: recv does not while bytes are available."""
         self._received_in_turn += size
         if self._received_in_turn >= _TURN_BYTES:

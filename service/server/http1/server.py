@@ -12,7 +12,7 @@ from typing import Any
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
-from service.server.http1.connection import Connection, Limits
+from service.server.http1.connection import Connection, ConnectionLimits
 from service.server.http1.partial_heads import PartialHeads
 from service.server.http1.request_handler import RequestHandler
 
@@ -32,14 +32,14 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
 
     handler_class = RequestHandler
     backlog = 1024
-    limits = Limits()
+    limits = ConnectionLimits()
 
     def __init__(
         self,
         listener: Any,
         application: Callable[..., Iterable[bytes]] | None = None,
         *,
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         spawn: Any = "default",
         log: Any = None,  # noqa: ARG002 - gunicorn passes it

@@ -137,7 +137,7 @@ class Worker:
 
     def _stop_accepting(self) -> None:
         self.gateway.drain()
-        self.app.extensions["rpc"].drain(lambda: self.gateway.running == 0)
+        self.app.extensions["websocket_hub"].drain(lambda: self.gateway.running == 0)
 
 
 def _keep_beating(beat: Callable[[], None]) -> None:

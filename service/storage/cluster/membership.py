@@ -104,8 +104,8 @@ class _Evict(SingleOperation[bool]):
             connection.execute(freed.values(run_id=None, gateway_id=None, fence=lanes.c.fence + 1))
             notify_change(connection, session_topic(key))
         connection.execute(lanes.update().where(lanes.c.wanted_by == self.gateway_id).values(wanted_by=None))
-        going_on = runs.c.gateway_id == self.gateway_id, IS_ACTIVE
-        connection.execute(runs.update().where(*going_on).values(state="interrupted", ended_at_ms=self.at_ms))
+        active = runs.c.gateway_id == self.gateway_id, IS_ACTIVE
+        connection.execute(runs.update().where(*active).values(state="interrupted", ended_at_ms=self.at_ms))
         pending = approvals.c.gateway_id == self.gateway_id, approvals.c.state == PENDING
         connection.execute(approvals.update().where(*pending).values(gateway_id=NO_GATEWAY))
         return True

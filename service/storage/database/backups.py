@@ -55,7 +55,7 @@ def _check(path: Path) -> None:
     if found != "ok":
         raise StoreError(f"{path} is damaged: {found}.")
     if state.revision is None:
-        raise StoreError(f"{path} is no database of this program.")
+        raise StoreError(f"{path} is not a database of OpenClaw Gateway.")
     if state.is_newer:
         raise StoreError(f"{path} has the schema {state.revision} of a newer version of this program.")
 

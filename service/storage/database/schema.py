@@ -226,9 +226,9 @@ stateless_turns = sa.Table(
     _partial_index("stateless_runs_of_owner", "owner", "run_id", where="owner IS NOT NULL"),
 )
 
-#: Session leases, one row per session that ever had a run. `run_id` and `gateway_id` are set while a run holds the
-#: session; `fence` is the fencing token, incremented with every change of holder. `wanted_by` is a waiting gateway.
-#: `new_since_ms` is set until the session has a turn.
+#: Session leases, one row per session that ever had a run; "lanes" is their former name, as "door" is that of a run's
+#: protocol. `run_id` and `gateway_id` are set while a run holds the session; `fence` is the fencing token, incremented
+#: with every change of holder. `wanted_by` is a waiting gateway. `new_since_ms` is set until the session has a turn.
 lanes = sa.Table(
     "lanes",
     metadata,

@@ -57,7 +57,7 @@ _DATABASE_CLOCK = sa.select(sa.extract("epoch", sa.func.clock_timestamp()))
 
 
 @record
-class Refusal:
+class LimitReached:
     """A run that is not admitted: `limit` is the one that was reached, which has room at `room_at_ms`."""
 
     limit: Literal["requests", "tokens", "runs"]
@@ -73,7 +73,7 @@ class Exchanged:
     """
 
     now_ms: int
-    refusals: tuple[Refusal | None, ...]
+    refusals: tuple[LimitReached | None, ...]
     requests: SlidingLog
     tokens: SlidingLog
     runs: int
@@ -152,20 +152,22 @@ class Exchange(Operation[Exchanged]):
             if amount > 0 or not self.again:
                 usage.tokens.correct(at_ms, amount, usage.now_ms)
 
-    def _admit(self, connection: sa.Connection, usage: _Usage, tokens: int) -> Refusal | None:
+    def _admit(self, connection: sa.Connection, usage: _Usage, tokens: int) -> LimitReached | None:
         rpm, tpm, concurrent = self.limits.to_tuple()
         now_ms = usage.now_ms
         if rpm is not None:
             is_leased = rpm >= _LEASED_PART
-            room_at_ms = usage.requests.room_at(1, rpm, now_ms) if is_leased else usage.requests.turn_at(rpm, now_ms)
+            room_at_ms = (
+                usage.requests.room_at(1, rpm, now_ms) if is_leased else usage.requests.paced_room_at(rpm, now_ms)
+            )
             if room_at_ms > now_ms:
-                return Refusal("requests", room_at_ms)
+                return LimitReached("requests", room_at_ms)
         if tpm is not None and (room_at_ms := usage.tokens.room_at(tokens, tpm, now_ms)) > now_ms:
-            return Refusal("tokens", room_at_ms)
+            return LimitReached("tokens", room_at_ms)
         if concurrent is not None and sum(usage.runs.values()) >= concurrent:
             usage.drop_dead_gateways(connection, self.gateway_id)
             if sum(usage.runs.values()) >= concurrent:
-                return Refusal("runs", now_ms + _RUNS_RETRY_MS)
+                return LimitReached("runs", now_ms + _RUNS_RETRY_MS)
         usage.admit(self, tokens)
         return None
 

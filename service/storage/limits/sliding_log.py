@@ -102,7 +102,7 @@ class SlidingLog:
             now_ms = max(now_ms, at_ms + self._window_ms)
         return now_ms
 
-    def turn_at(self, limit: int, now_ms: int) -> int:
+    def paced_room_at(self, limit: int, now_ms: int) -> int:
         """Return when one more of `limit` has its turn, from `now_ms` on, and remember that the log is full.
 
         What many used at once comes back in pairs after a refusal, a little faster than the limit lets them, but at

@@ -43,7 +43,7 @@ class AcceptRun(Operation[None]):
         return [None] * len(operations)
 
 
-class Refusal(Enum):
+class AcquireFailure(Enum):
     """Reason why a session could not be acquired.
 
     BUSY: another run holds it or is next. EVICTED: this gateway is no longer a member. OVER: another gateway ended the
@@ -64,8 +64,8 @@ class Lease:
 
 
 @dataclass(slots=True, eq=False)
-class BeginRun(Operation["Lease | Refusal"]):
-    """Acquire the run's session and record the run as running; the result is the lease or a `Refusal`.
+class BeginRun(Operation["Lease | AcquireFailure"]):
+    """Acquire the run's session and record the run as running; the result is the lease or a `AcquireFailure`.
 
     A refused gateway is recorded as the next, and others leave the session to it unless `override_waiter` is set; its
     run is recorded as accepted, so that others can see and abort it.
@@ -82,24 +82,24 @@ class BeginRun(Operation["Lease | Refusal"]):
         return self.run.session_key
 
     @classmethod
-    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[Lease | Refusal]:
+    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[Lease | AcquireFailure]:
         """See `Operation`."""
         members = {
             own_id: LOCK_MEMBER.first(connection, {"own_id": own_id}) is not None
             for own_id in {one.gateway_id for one in operations}
         }
-        results: dict[int, Lease | Refusal] = {}
+        results: dict[int, Lease | AcquireFailure] = {}
         # A fixed order, so that two gateways cannot deadlock.
         for one in sorted(operations, key=lambda one: one.run.session_key):
-            results[id(one)] = one.acquire(connection) if members[one.gateway_id] else Refusal.EVICTED
+            results[id(one)] = one.acquire(connection) if members[one.gateway_id] else AcquireFailure.EVICTED
         begun = [one for one in operations if isinstance(results[id(one)], Lease)]
         for over in _record_beginnings(connection, begun):
             RELEASE_LEASE.execute_many(connection, [{"of_key": over.run.session_key, "of_run": over.run.id}])
-            results[id(over)] = Refusal.OVER
-        _record_accepted(connection, [one for one in operations if results[id(one)] is Refusal.BUSY])
+            results[id(over)] = AcquireFailure.OVER
+        _record_accepted(connection, [one for one in operations if results[id(one)] is AcquireFailure.BUSY])
         return [results[id(one)] for one in operations]
 
-    def acquire(self, connection: sa.Connection) -> Lease | Refusal:
+    def acquire(self, connection: sa.Connection) -> Lease | AcquireFailure:
         """Acquire the session lease, or record this gateway as waiting for it."""
         key = self.run.session_key
         parameters = {
@@ -117,11 +117,11 @@ class BeginRun(Operation["Lease | Refusal"]):
             head = READ_HEAD.first(connection, {"of_key": key})
             return Lease(row.fence, SessionHead() if head is None else SessionHead(*head))
         REQUEST_LEASE.execute_many(connection, [{"of_key": key, "own_id": self.gateway_id}])
-        return Refusal.BUSY
+        return AcquireFailure.BUSY
 
 
 def _record_accepted(connection: sa.Connection, operations: Sequence[AcceptRun | BeginRun]) -> None:
-    rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
+    rows = [to_run_row(one.run, one.gateway_id, RunState.QUEUED) for one in operations]
     ACCEPT_RUN.execute_many(connection, rows)
     ADD_WEBHOOK.execute_many(connection, to_webhook_rows(one.run for one in operations if isinstance(one, AcceptRun)))
 

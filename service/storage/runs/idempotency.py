@@ -106,7 +106,7 @@ class _ClaimKey(SingleOperation[Claim]):
     def _record(self, connection: sa.Connection) -> Claim:
         if connection.execute(sa.select(stateless_runs.c.id).where(stateless_runs.c.id == self.run.id)).first():
             return Claim(self.run.id, self.key.fingerprint, is_own=False)  # a caller-chosen id that is taken
-        row = to_run_row(self.run, self.gateway_id, RunState.ACCEPTED)
+        row = to_run_row(self.run, self.gateway_id, RunState.QUEUED)
         new = insert(connection.dialect, runs).values(row).on_conflict_do_nothing().returning(runs.c.id)
         is_own = connection.execute(new).first() is not None or self._is_recorded(connection)
         if is_own:
@@ -117,7 +117,7 @@ class _ClaimKey(SingleOperation[Claim]):
         """Return True if an earlier attempt of this operation was committed."""
         if not self.again:
             return False
-        row = to_run_row(self.run, self.gateway_id, RunState.ACCEPTED)
+        row = to_run_row(self.run, self.gateway_id, RunState.QUEUED)
         same = (runs.c[name] == value for name, value in row.items())
         return connection.execute(sa.select(runs.c.id).where(*same)).first() is not None
 

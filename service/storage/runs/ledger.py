@@ -16,7 +16,7 @@ from service.storage.cluster.membership import Membership
 from service.storage.database.database import Database, Operation
 from service.storage.database.errors import StoreError
 from service.storage.database.notify import session_topic
-from service.storage.runs.beginning import AcceptRun, BeginRun, Lease, Refusal
+from service.storage.runs.beginning import AcceptRun, AcquireFailure, BeginRun, Lease
 from service.storage.runs.finishing import FinishRun
 from service.storage.runs.queue import QueueEntry, SessionQueue, session_busy
 from service.storage.runs.records import AcceptedRun, RunOutcome, RunRecord
@@ -149,10 +149,10 @@ class RunLedger:
             answer = self._database.write(BeginRun(run, gateway_id, self.now_ms(), override_waiter))
             if isinstance(answer, Lease):
                 return OpenRun(self, run, gateway_id, answer, entry)
-            if answer is Refusal.EVICTED:
+            if answer is AcquireFailure.EVICTED:
                 self._membership.rejoin(gateway_id)
                 continue
-            if answer is Refusal.OVER:
+            if answer is AcquireFailure.OVER:
                 raise _session_lost()
             left = _RETRY_SECONDS if give_up_at is None else min(_RETRY_SECONDS, give_up_at - monotonic())
             if left <= 0:

@@ -95,7 +95,7 @@ def _recorded(which: RunFilter, after: RunPosition | None, limit: int) -> sa.Sel
 
 def _in_state(state: RunState) -> tuple[sa.ColumnElement[bool] | sa.TextClause, ...]:
     # The terms of the partial indexes are repeated literally, or SQLite would not use them.
-    if state.is_begun:
+    if state.is_executing:
         waits = _WAITS.element
         return IS_ACTIVE, runs.c.state == RunState.RUNNING, waits if state is RunState.WAITING else ~waits
     stored = runs.c.state == state

@@ -18,17 +18,17 @@ from service.core.errors import GatewayError
 class QueueEntry:
     """A position in a session's queue. The first entry holds the session; leaving the `with` block releases it."""
 
-    __slots__ = ("_queue", "_release", "_turn")
+    __slots__ = ("_granted", "_queue", "_release")
 
-    def __init__(self, queue: deque[Event], turn: Event, leave: Callable[[], None]) -> None:
+    def __init__(self, queue: deque[Event], granted: Event, leave: Callable[[], None]) -> None:
         self._queue = queue
-        self._turn = turn
+        self._granted = granted
         self._release = leave
 
     @property
     def is_first(self) -> bool:
         """True if this entry holds the session."""
-        return self._queue[0] is self._turn
+        return self._queue[0] is self._granted
 
     def wait(self, timeout_seconds: float | None) -> None:
         """Wait until this entry holds the session.
@@ -38,7 +38,7 @@ class QueueEntry:
         """
         try:
             if not self.is_first:
-                self._turn.wait(timeout_seconds)
+                self._granted.wait(timeout_seconds)
         except BaseException:
             self.release()
             raise
@@ -70,10 +70,10 @@ class SessionQueue:
 
     def join(self, key: str) -> QueueEntry:
         """Append an entry to the queue of the session `key` without waiting; the caller releases it."""
-        turn = Event()
+        granted = Event()
         queue = self._queues.setdefault(key, deque())
-        queue.append(turn)
-        return QueueEntry(queue, turn, partial(self._release, key, turn))
+        queue.append(granted)
+        return QueueEntry(queue, granted, partial(self._release, key, granted))
 
     def acquire(self, key: str, timeout_seconds: float | None) -> QueueEntry:
         """Join the queue and wait; raises like `QueueEntry.wait`. Not reentrant."""
@@ -81,11 +81,11 @@ class SessionQueue:
         entry.wait(timeout_seconds)
         return entry
 
-    def _release(self, key: str, turn: Event) -> None:
+    def _release(self, key: str, granted: Event) -> None:
         queue = self._queues.get(key)
-        if queue is None or turn not in queue:
+        if queue is None or granted not in queue:
             return
-        queue.remove(turn)
+        queue.remove(granted)
         if queue:
             queue[0].set()  # no effect if the first entry is unchanged
         else:

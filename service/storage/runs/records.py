@@ -28,12 +28,12 @@ RUN_ID_PREFIX = "chatcmpl_"
 
 
 class RunState(StrEnum):
-    """State of a run. `accepted`: waiting for its session or for capacity; `interrupted`: its gateway died.
+    """State of a run. `QUEUED` waits for its session or for capacity, the gateway of an `INTERRUPTED` one died.
 
-    `waiting` is a running one with a pending approval; it is stored as `running`.
+    `WAITING` is a running one with a pending approval, and stored as `running`. `QUEUED` is stored as "accepted".
     """
 
-    ACCEPTED = "accepted"
+    QUEUED = "accepted"
     RUNNING = "running"
     WAITING = "waiting"
     OK = "ok"
@@ -44,10 +44,10 @@ class RunState(StrEnum):
     @property
     def is_final(self) -> bool:
         """True if the run has ended."""
-        return self not in (RunState.ACCEPTED, RunState.RUNNING, RunState.WAITING)
+        return self not in (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
 
     @property
-    def is_begun(self) -> bool:
+    def is_executing(self) -> bool:
         """True if the run has begun and not ended."""
         return self in (RunState.RUNNING, RunState.WAITING)
 
@@ -77,7 +77,7 @@ class AcceptedRun:
     """A run to start; times in ms since the epoch.
 
     A stateless run has its own session. `claimed`: it holds an idempotency key. `detached`: it is not bound to its
-    request, and recorded whatever becomes of it. `metadata` is JSON of its caller, `webhook` hears of its end.
+    request, and recorded whatever becomes of it. `metadata` is JSON of its caller, `webhook` receives its end.
     `response` is JSON of what its response repeats of the request, if that is stored. Its usage counts for
     `account` (`Principal.account`) and for `user`, whom its caller names.
     """
@@ -237,7 +237,7 @@ class RunRecords:
         rows = self._database.fetch(_ASKING, {"call_ids": storable, "of_agent": agent_id})
         return {row.asked_call_id: to_record(row) for row in rows if row.owner == owner}
 
-    def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
+    def list_active(self, session_key: str) -> tuple[RunRecord, ...]:
         """Return the queued and running runs of a session, oldest first. Raises `StoreError`."""
         return tuple(map(to_record, self._database.fetch(_ACTIVE_IN_SESSION, {"of_key": session_key})))
 

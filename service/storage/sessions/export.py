@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.core.messages import Usage
-from service.storage.sessions.objects import (
+from service.storage.sessions.json_objects import (
     to_branches,
     to_message_fields,
     to_parent,

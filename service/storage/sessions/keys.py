@@ -137,7 +137,7 @@ def session_key_for(
     if _has_control_character(user):
         raise GatewayError("invalid_value", "`user` must not contain control characters.", param="user")
     if user:
-        # A user may be called like the key of another whose name has capitals.
+        # A user's name may be the key of another whose name has capitals.
         name = _with_suffix(user) if _SUFFIX.search(user) else _fold_case(user)
         return SessionKey(f"{prefix}openai-user:{name}", fresh=False)
     return SessionKey(f"{prefix}openai:{new_id()}", fresh=True)

@@ -60,7 +60,7 @@ def parse_export(lines: Iterable[tuple[int, Mapping[str, Any]]]) -> list[Importe
                     raise ValueError(f"its session {line['session_key']} has not come yet")
                 _add(found[line["session_key"]], kind, line)
             else:
-                raise ValueError(f'"{kind}" is no kind of object that an export has')
+                raise ValueError(f'"{kind}" is not a type of object in an export')
     for session in found.values():
         with at_line(session.line):
             if (fault := session.fault()) is not None:
@@ -120,7 +120,7 @@ def _to_part(part: Mapping[str, Any]) -> Part:
         return Text(part["text"])
     if part["type"] == "image_url":
         return Image(part["image_url"]["url"], part["image_url"]["detail"])
-    raise ValueError(f'"{part["type"]}" is no kind of content that an export has')
+    raise ValueError(f'"{part["type"]}" is not a type of content in an export')
 
 
 def _to_approval(line: Mapping[str, Any]) -> ToolApproval:
@@ -184,7 +184,7 @@ class OpenClawTranscript:
             if covers > 0:
                 self.session.summaries.append(ImportedSummary(summary, covers, self._run_id, at_ms))
         elif kind not in _BESIDE:
-            raise ValueError(f'"{kind}" is no kind of line that can be imported')
+            raise ValueError(f'lines of the type "{kind}" cannot be imported')
         self.session.updated_at_ms = max(self.session.updated_at_ms, at_ms)
 
     def _begin(self, number: int, line: Mapping[str, Any]) -> ImportedSession:
@@ -197,7 +197,7 @@ class OpenClawTranscript:
     def _add(self, session: ImportedSession, given: Mapping[str, Any], parent: int, at_ms: int) -> None:
         message = _READERS[given["role"]](given) if given["role"] in _READERS else None
         if message is None:
-            raise ValueError(f'"{given["role"]}" is no role that can be imported')
+            raise ValueError(f'messages of the role "{given["role"]}" cannot be imported')
         if given["role"] == "user":  # what OpenClaw inserts belongs to the turn that it comes in
             self._run_id = self._new_run_id()
         if message.role is Role.TOOL:
@@ -248,7 +248,7 @@ def _openclaw_parts(content: Any) -> tuple[Part, ...]:
         elif one["type"] == "image":
             parts.append(Image(f"data:{one['mimeType']};base64,{one['data']}"))
         elif one["type"] not in ("thinking", "toolCall"):
-            raise ValueError(f'"{one["type"]}" is no kind of content that can be imported')
+            raise ValueError(f'content of the type "{one["type"]}" cannot be imported')
     return tuple(parts)
 
 

@@ -168,8 +168,8 @@ def test_stateless_run_with_key_is_reported_as_running(hosts: list[LiveGateway])
     ):
         first = next(line for line in response.iter_lines() if line.startswith("data: "))
         run = f"/v1/runs/{orjson.loads(first[6:])['id']}"
-        going_on = client.get(run).json()
-        assert (going_on["state"], going_on["started_at"] >= going_on["created_at"]) == ("running", True)
+        active = client.get(run).json()
+        assert (active["state"], active["started_at"] >= active["created_at"]) == ("running", True)
         assert there.get(run).json()["state"] == "queued"  # all that is recorded
         assert there.post(f"{run}/cancel").status_code == 200
         eventually(lambda: there.get(run).json()["state"] == "aborted")

@@ -62,7 +62,7 @@ def test_only_whole_databases_of_this_program_are_restored(tmp_path: Path) -> No
     file.unlink()
     with sqlite3.connect(file) as database:
         database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
-    assert "no database of this program" in home.run("restore", str(file)).err
+    assert "is not a database of OpenClaw Gateway" in home.run("restore", str(file)).err
     with sqlite3.connect(file) as database:
         database.execute("INSERT INTO alembic_version VALUES ('9999')")
     assert "newer version" in home.run("restore", str(file)).err

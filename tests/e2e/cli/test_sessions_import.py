@@ -85,7 +85,7 @@ def test_export_is_the_same_after_import_and_nothing_is_imported_twice(
         (2, {"role": "wizard"}, "line 2: 'wizard' is not a valid Role"),
         (3, {"index": 7}, "line 3: its index is 7, and the next one would be 1"),
         (3, {"parent": 5}, "line 1: message 1 follows message 5, which does not come before it"),
-        (2, {"object": "other"}, 'line 2: "other" is no kind of object that an export has'),
+        (2, {"object": "other"}, 'line 2: "other" is not a type of object in an export'),
         (1, {"agent": ...}, "line 1: agent is missing"),
     ],
 )
@@ -214,8 +214,8 @@ def test_what_openclaw_shows_to_models_is_part_of_an_imported_transcript(
 @pytest.mark.parametrize(
     ("changed", "fault"),
     [
-        ({"type": "mystery"}, 'line 4: "mystery" is no kind of line that can be imported'),
-        ({"message": {"role": "wizard"}}, 'line 4: "wizard" is no role that can be imported'),
+        ({"type": "mystery"}, 'line 4: lines of the type "mystery" cannot be imported'),
+        ({"message": {"role": "wizard"}}, 'line 4: messages of the role "wizard" cannot be imported'),
         ({"parentId": "nobody"}, "line 4: nobody is missing"),
         (
             {"type": "custom_message", "customType": "x", "content": "in between", "display": True},

@@ -188,7 +188,7 @@ def test_webhook_survives_the_death_of_its_process(
         waiting = start(client, hooks, model=f"stub/{name}")
         refused = start(client, hooks, 503)
         until(lambda: client.get(f"/v1/runs/{waiting}").json()["state"] == "running")
-        until(lambda: f"run {refused}: its webhook is sent again" in one.output)
+        until(lambda: f"run {refused}: its webhook failed and is retried" in one.output)
         client.post("/v1/runs", json={"input": "hi"})  # committed after what that says
         one.process.kill()
     hooks.statuses[:] = [204]

@@ -21,7 +21,7 @@ from service.core.concurrency import sleep, spawn
 from service.core.errors import GatewayError
 from service.core.principal import Principal
 from service.core.rate_limits import RateLimits
-from service.gateway.rate_limiter import Limiter
+from service.gateway.rate_limiter import RateLimiter
 from service.storage.database.open import open_database
 from service.storage.storage import Storage
 
@@ -90,7 +90,7 @@ def test_no_window_has_more_than_the_limit(database_url: str | None, tmp_path: P
     asked, admitted = list[float](), list[float]()
     give_up_at = time.monotonic() + 5 * WINDOW_MS / 1000
 
-    def call(limits: Limiter) -> None:
+    def call(limits: RateLimiter) -> None:
         while (began := time.monotonic()) < give_up_at:
             try:
                 limits.admit(PRINCIPAL, "main", lambda: 0)
@@ -105,7 +105,7 @@ def test_no_window_has_more_than_the_limit(database_url: str | None, tmp_path: P
         for name in "ab":
             database = stack.enter_context(closing(open_database(database_url, tmp_path)))
             storage = Storage(database, clock=time.time, new_id=partial(str, name))
-            limits = Limiter(storage, LimitsConfig, WINDOW_MS)
+            limits = RateLimiter(storage, LimitsConfig, WINDOW_MS)
             callers += [spawn(call, limits) for _ in range(50)]
         for caller in callers:
             caller.join()

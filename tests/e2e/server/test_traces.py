@@ -330,7 +330,7 @@ def test_failing_collector_is_logged_once_and_when_it_is_back(
             eventually(lambda: "Traces cannot be sent" in gateway.output)
             made.status = 200
             eventually(lambda: ask(client, "hi").is_success and bool(made.spans))
-            eventually(lambda: "Traces are sent again" in gateway.output)
+            eventually(lambda: "Export of traces has recovered" in gateway.output)
             assert gateway.output.count("Traces cannot be sent") == 1
             assert "opentelemetry" not in gateway.output
 

@@ -15,7 +15,7 @@ from support.clock import Clock
 
 from service.api.auth import Authenticator, Credentials, LoginLimiter, is_generated, resolve_credentials
 from service.api.client_address import ClientAddresses, check_host, is_loopback
-from service.config.gateway import AuthConfig, RateLimitConfig
+from service.config.gateway import AuthConfig, LoginLimitConfig
 from service.config.schema import parse_config
 from service.config.source import ConfigError
 from service.core.errors import GatewayError
@@ -26,7 +26,7 @@ CLIENT = "203.0.113.7"
 
 
 def authenticator(clock: Clock, **limits: object) -> Authenticator:
-    limiter = LoginLimiter(RateLimitConfig.model_validate(limits), clock)
+    limiter = LoginLimiter(LoginLimitConfig.model_validate(limits), clock)
     return Authenticator(Credentials("token", TOKEN), limiter)
 
 
@@ -115,7 +115,7 @@ def test_any_usable_secret_is_admitted_and_its_extension_is_not(secret: str) -> 
         credentials = resolve_credentials(config, {}, "127.0.0.1")
     except ConfigError:
         return
-    guard = Authenticator(credentials, LoginLimiter(RateLimitConfig(), Clock()))
+    guard = Authenticator(credentials, LoginLimiter(LoginLimitConfig(), Clock()))
     assert guard.check(header(secret), CLIENT) is ADMINISTRATOR
     assert refused(lambda: guard.check(header(secret + "x"), CLIENT)).code == "invalid_api_key"
 
@@ -145,7 +145,7 @@ def test_header_outside_latin_1_is_wrong_secret(clock: Clock) -> None:
 
 
 def test_mode_none_admits_everyone(clock: Clock) -> None:
-    guard = Authenticator(Credentials("none"), LoginLimiter(RateLimitConfig(max_attempts=1), clock))
+    guard = Authenticator(Credentials("none"), LoginLimiter(LoginLimitConfig(max_attempts=1), clock))
     assert [guard.check(sent, CLIENT) for sent in (None, "Bearer x", "Bearer y")] == [ADMINISTRATOR] * 3
 
 
@@ -210,16 +210,16 @@ def test_loopback_is_exempt_if_configured(clock: Clock, address: str) -> None:
 def test_updated_authenticator_takes_the_new_secret_and_keeps_failures(clock: Clock) -> None:
     before = authenticator(clock, maxAttempts=2)
     fail(before, 2)
-    after = before.updated(Credentials("token", "another"), RateLimitConfig(max_attempts=2))
+    after = before.updated(Credentials("token", "another"), LoginLimitConfig(max_attempts=2))
     assert not after.has_same_secret(before)
     assert before.check(header(TOKEN), "198.51.100.7") == after.check(header("another"), "198.51.100.8")
     assert fail(after, 1) == ["too_many_failed_attempts"]
     with pytest.raises(ValueError, match="switched on or off"):
-        before.updated(Credentials("none"), RateLimitConfig())
+        before.updated(Credentials("none"), LoginLimitConfig())
 
 
 def test_oldest_of_ten_thousand_addresses_is_dropped_first(clock: Clock) -> None:
-    limiter = LoginLimiter(RateLimitConfig(max_attempts=1), clock)
+    limiter = LoginLimiter(LoginLimitConfig(max_attempts=1), clock)
     for address in ("old", "old", "kept", "kept"):
         limiter.record_failure(address)
     for number in range(9_999):
@@ -335,7 +335,7 @@ def test_guessable_token_is_not_taken_for_generated(secret: str) -> None:
 
 def test_generated_token_is_admitted_while_address_is_locked_out(clock: Clock) -> None:
     token = secrets.token_urlsafe(32)
-    limiter = LoginLimiter(RateLimitConfig.model_validate({"maxAttempts": 2}), clock)
+    limiter = LoginLimiter(LoginLimitConfig.model_validate({"maxAttempts": 2}), clock)
     guard = Authenticator(Credentials("token", token), limiter)
     assert fail(guard, 3)[-1] == "too_many_failed_attempts"
     assert guard.check(header(token), CLIENT) is ADMINISTRATOR
@@ -345,7 +345,7 @@ def test_generated_token_is_admitted_while_address_is_locked_out(clock: Clock) -
 
 def test_generated_password_is_locked_out(clock: Clock) -> None:
     password = secrets.token_urlsafe(32)
-    limiter = LoginLimiter(RateLimitConfig.model_validate({"maxAttempts": 2}), clock)
+    limiter = LoginLimiter(LoginLimitConfig.model_validate({"maxAttempts": 2}), clock)
     guard = Authenticator(Credentials("password", password), limiter)
     fail(guard, 3)
     assert refused(lambda: guard.check(header(password), CLIENT)).code == "too_many_failed_attempts"

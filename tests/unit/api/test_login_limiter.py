@@ -14,7 +14,7 @@ from support.clock import Clock
 from support.live import live_gateway, scripted_config
 
 from service.api.login_limiter import SharedLoginLimiter
-from service.config.gateway import RateLimitConfig
+from service.config.gateway import LoginLimitConfig
 from service.core import concurrency
 from service.storage.cluster.login_failures import LoginFailures, LoginLimit
 from service.storage.database.database import Database
@@ -32,7 +32,7 @@ def limiter(database_url: str | None, tmp_path: Path, clock: Clock) -> Iterator[
 
     def open_limiter(*, alone: bool = False, **config: int) -> SharedLoginLimiter:
         databases.append(open_database(database_url, tmp_path))
-        limits = RateLimitConfig.model_validate({"maxAttempts": 3, **config})
+        limits = LoginLimitConfig.model_validate({"maxAttempts": 3, **config})
         return SharedLoginLimiter(limits, LoginFailures(databases[-1]), has_peers=lambda: not alone, clock=clock)
 
     yield open_limiter
@@ -141,7 +141,7 @@ def test_failures_after_clock_was_set_back_are_seen_by_others(limiter: OpenLimit
 
 def test_gateway_counts_locally_without_database(tmp_path: Path, clock: Clock) -> None:
     database = open_database(None, tmp_path)
-    limits = RateLimitConfig.model_validate({"maxAttempts": 3})
+    limits = LoginLimitConfig.model_validate({"maxAttempts": 3})
     alone = SharedLoginLimiter(limits, LoginFailures(database), has_peers=lambda: True, clock=clock)
     database.close()
     for _ in range(4):
@@ -153,7 +153,7 @@ def test_gateway_counts_locally_without_database(tmp_path: Path, clock: Clock) -
 def test_old_failures_are_removed(database: Database) -> None:
     failures, limits = LoginFailures(database), {"maxAttempts": 3}
     clock = Clock()
-    limiter = SharedLoginLimiter(RateLimitConfig.model_validate(limits), failures, has_peers=lambda: True, clock=clock)
+    limiter = SharedLoginLimiter(LoginLimitConfig.model_validate(limits), failures, has_peers=lambda: True, clock=clock)
     limiter.record_failure(CLIENT)
     clock.now += 3600
     limiter.record_failure(OTHER)
@@ -169,7 +169,7 @@ def test_failure_that_waited_to_be_recorded_does_not_end_a_lockout(database: Dat
 
 def test_exempt_loopback_does_not_touch_database(database: Database) -> None:
     failures = LoginFailures(database)
-    limiter = SharedLoginLimiter(RateLimitConfig(max_attempts=1), failures, has_peers=lambda: True, clock=Clock())
+    limiter = SharedLoginLimiter(LoginLimitConfig(max_attempts=1), failures, has_peers=lambda: True, clock=Clock())
     for _ in range(5):
         limiter.record_failure("127.0.0.1")
     assert limiter.lockout_seconds("127.0.0.1") == 0

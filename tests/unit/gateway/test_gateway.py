@@ -84,7 +84,7 @@ def test_name_submitted_to_two_processes_at_once_is_one_run(gateways: list[Gatew
     assert [(code_of(ended(run)), run.text) for run in runs] == [(None, name) for name in names for _ in gateways]
     for gateway in gateways:
         assert sorted(transcript(gateway)) == sorted(names * 2)  # each a question and its echo
-    assert all(gateway.storage.records.list_going_on(SESSION) == () for gateway in gateways)
+    assert all(gateway.storage.records.list_active(SESSION) == () for gateway in gateways)
 
 
 def test_second_request_with_same_name_is_refused_and_first_stays_known(gateways: list[Gateway]) -> None:
@@ -126,7 +126,7 @@ def test_concurrent_requests_with_name_of_other_session_are_refused(
     asking = [spawn(outcome, gateways[1], request("taken", session="agent:main:other")) for _ in range(3)]
     with deadline(GENEROUS_SECONDS):
         assert [greenlet.get() for greenlet in asking] == ["invalid_value"] * 3
-    assert gateways[1].runs.going_on() == ()
+    assert gateways[1].runs.active() == ()
     assert gateways[1].runs.find("taken") is None
 
 
@@ -142,7 +142,7 @@ def test_queued_run_keeps_no_copy_of_its_request(gateways: list[Gateway]) -> Non
     holder = gateways[0].submit(request("holder", model="scripted/silent"))
     until_running(gateways[0], "holder")
     run = gateways[0].submit(request("waits", text))
-    assert run.state is RunState.ACCEPTED
+    assert run.state is RunState.QUEUED
     assert run.key is not None
     kept = [*vars(run).values(), run.key.key_hash, run.key.fingerprint]
     assert sum(len(value) for value in kept if isinstance(value, str | bytes)) < 1_000
@@ -158,8 +158,8 @@ def test_submit_returns_at_once_for_busy_session_and_run_waits(gateways: list[Ga
     with deadline(1):
         queued = [here.submit(request(name)) for name in ("second", "third")]
     sleep(0.1)
-    assert [run.state for run in queued] == [RunState.ACCEPTED] * 2
-    assert here.get_run("second", ADMINISTRATOR).state is RunState.ACCEPTED
+    assert [run.state for run in queued] == [RunState.QUEUED] * 2
+    assert here.get_run("second", ADMINISTRATOR).state is RunState.QUEUED
     assert here.abort("second")
     assert code_of(ended(queued[0])) == "run_aborted"
     holder.abort()

@@ -43,16 +43,16 @@ def test_run_is_found_in_every_state_and_forgotten_after_its_retention() -> None
     registry = RunRegistry(clock, Retention(seconds=60))
     run = new_run("r1")
     registry.add(run)
-    assert (registry.find("r1"), registry.going_on("agent:main:x"), registry.running()) == (run, (run,), ())
+    assert (registry.find("r1"), registry.active("agent:main:x"), registry.running()) == (run, (run,), ())
     states = [run.state]
     run.begin()
     assert (registry.find("r1"), registry.running("agent:main:x"), registry.running()) == (run, (run,), (run,))
     states.append(run.state)
     run.append(TextDelta("hi"))
     run.append(RunEnded())
-    assert (registry.going_on(), registry.running(), registry.going_on("agent:main:x")) == ((), (), ())
+    assert (registry.active(), registry.running(), registry.active("agent:main:x")) == ((), (), ())
     assert registry.find("r1") is run
-    assert [*states, run.state] == [RunState.ACCEPTED, RunState.RUNNING, RunState.OK]
+    assert [*states, run.state] == [RunState.QUEUED, RunState.RUNNING, RunState.OK]
     assert run.ended_at == 1000.0
     clock.now += 61
     assert registry.find("r1") is None
@@ -73,7 +73,7 @@ def test_discarded_run_is_forgotten_at_once() -> None:
     registry.add(run)
     registry.discard(run)
     run.append(RunEnded(error=GatewayError("invalid_value", "x")))
-    assert (registry.find("r1"), registry.going_on(), registry.going_on("agent:main:x")) == (None, (), ())
+    assert (registry.find("r1"), registry.active(), registry.active("agent:main:x")) == (None, (), ())
 
 
 def test_retention_is_bounded_for_each_protocol() -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from service.core.concurrency import Cancelled, CancelScope, sleep, spawn
 from service.core.errors import GatewayError
-from service.gateway.run_slots import WAITING_PER_SLOT, RunLimiter, RunSlot
+from service.gateway.run_slots import WAITING_PER_SLOT, RunSlot, RunSlots
 
 
 def test_runs_beyond_limit_wait_in_order() -> None:
-    slots, running, most, order = RunLimiter(2), [0], [0], []
+    slots, running, most, order = RunSlots(2), [0], [0], []
 
     def work(number: int) -> None:
         slots.enter()
@@ -30,7 +30,7 @@ def test_runs_beyond_limit_wait_in_order() -> None:
 
 
 def test_full_queue_is_refused_with_limit_and_retry_after() -> None:
-    slots = RunLimiter(1)
+    slots = RunSlots(1)
     slots.enter()
     waiting = [spawn(slots.enter) for _ in range(WAITING_PER_SLOT)]
     sleep(0)
@@ -44,10 +44,10 @@ def test_full_queue_is_refused_with_limit_and_retry_after() -> None:
         one.join()
 
 
-def waiting_in(slots: RunLimiter, order: list[str], name: str, *turn: str) -> Any:
+def waiting_in(slots: RunSlots, order: list[str], name: str, *turn: str) -> Any:
     def work() -> None:
         try:
-            slots.enter(turn=(turn[0], turn[1]))
+            slots.enter(key=(turn[0], turn[1]))
         except GatewayError:
             order.append("refused")
             return
@@ -58,7 +58,7 @@ def waiting_in(slots: RunLimiter, order: list[str], name: str, *turn: str) -> An
 
 
 def test_callers_take_turns_however_many_of_their_runs_wait() -> None:
-    slots, order = RunLimiter(60), list[str]()
+    slots, order = RunSlots(60), list[str]()
     for _ in range(60):
         slots.enter()
     waiting = [waiting_in(slots, order, "greedy", "key:greedy", "") for _ in range(240)]
@@ -72,7 +72,7 @@ def test_callers_take_turns_however_many_of_their_runs_wait() -> None:
 
 
 def test_sessions_of_one_caller_take_turns_without_more_turns_for_the_caller() -> None:
-    slots, order = RunLimiter(2), list[str]()
+    slots, order = RunSlots(2), list[str]()
     for _ in range(2):
         slots.enter()
     waiting = [waiting_in(slots, order, "none", "", "") for _ in range(4)]
@@ -86,14 +86,14 @@ def test_sessions_of_one_caller_take_turns_without_more_turns_for_the_caller() -
 
 
 def test_a_caller_that_fills_its_places_leaves_some_to_others() -> None:
-    slots, order = RunLimiter(1), list[str]()
+    slots, order = RunSlots(1), list[str]()
     slots.enter()
     waiting = [waiting_in(slots, order, name, name, "") for name in "abcdef" for _ in range(WAITING_PER_SLOT)]
     sleep(0)
     assert order == ["refused"] * 6  # three of each of the last two
     for caller in "af":
         with pytest.raises(GatewayError, match="maxConcurrent") as caught:
-            slots.enter(turn=(caller, ""))
+            slots.enter(key=(caller, ""))
         assert caught.value.code == "too_many_runs"
     waiting.append(waiting_in(slots, order, "g", "g", ""))
     sleep(0)
@@ -105,7 +105,7 @@ def test_a_caller_that_fills_its_places_leaves_some_to_others() -> None:
 
 
 def test_cancelled_waiter_leaves_queue() -> None:
-    slots, scope, outcome = RunLimiter(1), CancelScope(), []
+    slots, scope, outcome = RunSlots(1), CancelScope(), []
     slots.enter()
 
     def wait() -> None:
@@ -125,9 +125,9 @@ def test_cancelled_waiter_leaves_queue() -> None:
 
 
 def test_waiter_beyond_timeout_is_refused_and_leaves_queue() -> None:
-    slots = RunLimiter(1)
+    slots = RunSlots(1)
     slots.enter()
-    with pytest.raises(GatewayError, match=r"all of its time \(0\.01 s\).*maxConcurrent") as caught:
+    with pytest.raises(GatewayError, match=r"No slot became free within 0\.01 s .*maxConcurrent") as caught:
         slots.enter(0.01)
     assert (caught.value.code, caught.value.headers) == ("too_many_runs", {"Retry-After": "1"})
     slots.leave()
@@ -135,13 +135,13 @@ def test_waiter_beyond_timeout_is_refused_and_leaves_queue() -> None:
 
 
 def test_no_run_waits_without_limit() -> None:
-    slots = RunLimiter(None)
+    slots = RunSlots(None)
     for _ in range(1000):
         slots.enter()
 
 
 def test_raised_limit_admits_waiters_and_lowered_limit_lets_runs_finish() -> None:
-    slots, entered = RunLimiter(1), []
+    slots, entered = RunSlots(1), []
 
     def work(number: int) -> None:
         slots.enter()
@@ -166,7 +166,7 @@ def test_raised_limit_admits_waiters_and_lowered_limit_lets_runs_finish() -> Non
 
 
 def test_lent_slot_serves_others_and_is_taken_again_before_those_that_wait() -> None:
-    slots, order = RunLimiter(1), []
+    slots, order = RunSlots(1), []
     first, second = RunSlot(slots), RunSlot(slots)
     first.take(1)
 
@@ -195,7 +195,7 @@ def test_lent_slot_serves_others_and_is_taken_again_before_those_that_wait() -> 
 
 
 def test_lent_slot_is_not_held_after_exception() -> None:
-    slots = RunLimiter(1)
+    slots = RunSlots(1)
     slot = RunSlot(slots)
     slot.take(1)
     with pytest.raises(ValueError, match="x"), slot.lent():

@@ -157,7 +157,7 @@ def test_pattern_that_allows_no_model_is_noted(tmp_path: Path) -> None:
 def test_provider_of_unsupported_dialect_is_noted_and_refused_only_when_used(tmp_path: Path) -> None:
     providers = {"odd": {"api": "openai-responses"}, "stub": {"baseUrl": NOBODY}}
     (notice,) = check(tmp_path, {"defaults": {"model": "stub/a"}}, providers)
-    assert notice.startswith('models.providers.odd.api: "openai-responses" is not spoken here')
+    assert notice.startswith('models.providers.odd.api: "openai-responses" is not supported')
     assert "(openai-completions, anthropic-messages are)" in notice
     problem = refused(tmp_path, {"defaults": {"model": "odd/a"}}, providers)
     assert 'The provider "odd" of the model odd/a has an `api` that is not supported.' in problem
@@ -187,7 +187,7 @@ def test_missing_workspace_is_noted(tmp_path: Path) -> None:
     missing = tmp_path / "nothing"
     agents = {"defaults": {"workspace": str(missing)}, "list": [{"id": "a", "workspace": str(tmp_path)}, {"id": "b"}]}
     (notice,) = check(tmp_path, agents)
-    assert notice.startswith(f"agents.defaults.workspace: there is no directory {missing}")
+    assert notice.startswith(f"agents.defaults.workspace: the directory {missing} does not exist")
 
 
 def test_workspace_that_is_file_is_refused(tmp_path: Path) -> None:
@@ -222,7 +222,8 @@ def test_notices_are_printed_at_start(tmp_path: Path) -> None:
         refusal = ask(client, "hi", headers={"x-openclaw-model": "odd/x"})
         assert error_of(refusal) == (404, "model_not_found", "x-openclaw-model")
         assert "Note: models.providers.odd.api:" in running.output
-        assert "Note: agents.list[2].workspace: there is no directory" in running.output
+        missing = tmp_path / "nothing"
+        assert f"Note: agents.list[2].workspace: the directory {missing} does not exist" in running.output
 
 
 def test_limits_by_provider_or_sender_that_never_apply_are_noted() -> None:

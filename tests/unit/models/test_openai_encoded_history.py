@@ -50,7 +50,7 @@ TURNS = (
 
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize(
-    "style", [STYLE, RequestStyle("max_tokens", shows_data=False, fills_content=True, adds_user=True)]
+    "style", [STYLE, RequestStyle("max_tokens", sends_provider_data=False, fills_content=True, adds_user=True)]
 )
 @pytest.mark.parametrize("system", ["", "Be kind."])
 def test_continued_conversation_is_written_like_a_new_one(host: str, style: RequestStyle, system: str) -> None:
@@ -64,7 +64,7 @@ def test_continued_conversation_is_written_like_a_new_one(host: str, style: Requ
 def test_model_and_style_have_encodings_of_their_own() -> None:
     writer = RequestWriter(quirks_of("localhost"))
     for model in ("m", "n", "m"):
-        for style in (STYLE, RequestStyle("max_tokens", shows_data=False)):
+        for style in (STYLE, RequestStyle("max_tokens", sends_provider_data=False)):
             request = ModelRequest(model, "", START, continued=True)
             assert writer.write(request, style) == RequestWriter(quirks_of("localhost")).write(request, style)
 

@@ -58,7 +58,7 @@ def asking(**fields: Any) -> ModelRequest:
     return request("play", *SHOWN, **fields)
 
 
-def shows_data(exchange: Exchange) -> bool:
+def has_data(exchange: Exchange) -> bool:
     return THOUGHT in str(exchange.body["messages"])
 
 
@@ -75,7 +75,7 @@ def shown(upstream: Upstream) -> list[bool]:
 def test_provider_data_is_omitted_after_model_refuses_it(
     provider: OpenAIProvider, upstream: Upstream, words: str
 ) -> None:
-    upstream.answers["play"] = lambda exchange: refuse(exchange, words) if shows_data(exchange) else ok(exchange)
+    upstream.answers["play"] = lambda exchange: refuse(exchange, words) if has_data(exchange) else ok(exchange)
     for _ in range(2):
         assert ask(provider, asking())[0] == TEXT
     assert shown(upstream) == [True, False, False]
@@ -149,7 +149,7 @@ def test_several_refusals_of_one_model_are_remembered_together(provider: OpenAIP
             refuse(exchange, "Unknown parameter: 'stream_options'.")
         elif "max_tokens" in exchange.body:
             refuse(exchange, "Use 'max_completion_tokens' instead.")
-        elif shows_data(exchange):
+        elif has_data(exchange):
             refuse(exchange, GROQ)
         else:
             ok(exchange)
@@ -177,9 +177,9 @@ def test_error_about_function_named_like_field_keeps_field(provider: OpenAIProvi
 def test_provider_data_is_sent_again_when_model_requires_it(
     provider: OpenAIProvider, upstream: Upstream, words: str
 ) -> None:
-    upstream.answers["play"] = lambda exchange: refuse(exchange, GROQ) if shows_data(exchange) else ok(exchange)
+    upstream.answers["play"] = lambda exchange: refuse(exchange, GROQ) if has_data(exchange) else ok(exchange)
     ask(provider, asking())
-    upstream.answers["play"] = lambda exchange: ok(exchange) if shows_data(exchange) else refuse(exchange, words)
+    upstream.answers["play"] = lambda exchange: ok(exchange) if has_data(exchange) else refuse(exchange, words)
     for _ in range(2):
         assert ask(provider, asking())[0] == TEXT
     assert shown(upstream) == [True, False, False, True, True]
@@ -201,7 +201,7 @@ def test_error_in_middle_of_stream_does_not_restart_answer(provider: OpenAIProvi
 
 def test_error_in_first_event_of_stream_adapts_style(provider: OpenAIProvider, upstream: Upstream) -> None:
     def answer(exchange: Exchange) -> None:
-        if not shows_data(exchange):
+        if not has_data(exchange):
             return ok(exchange)
         exchange.head()
         exchange.send(frame({"error": {"code": 400, "message": GROQ}}))

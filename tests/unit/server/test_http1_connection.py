@@ -12,10 +12,10 @@ import pytest
 from service.core.concurrency import spawn
 from service.core.errors import GatewayError
 from service.server.http1.body import Body
-from service.server.http1.connection import Connection, Limits, PeerGoneError, raise_open_file_limit
+from service.server.http1.connection import Connection, ConnectionLimits, PeerGoneError, raise_open_file_limit
 from service.server.http1.parser import Framing
 
-_SHORT = Limits(head_seconds=0.2, idle_seconds=0.2, body_stall_seconds=0.2, send_stall_seconds=0.2)
+_SHORT = ConnectionLimits(head_seconds=0.2, idle_seconds=0.2, body_stall_seconds=0.2, send_stall_seconds=0.2)
 _CHUNKED = Framing(content_length=None, chunked=True, expects_continue=False, keep_alive=True)
 
 
@@ -26,7 +26,7 @@ def _sized(size: int, *, expects_continue: bool = False) -> Framing:
 class Pair:
     """The two ends of a connection: `here` the server's, `peer` the client's."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         ours, self.peer = socket.socketpair()
         self.here = Connection(ours, limits, time.monotonic)
         self.peer.settimeout(10)
@@ -35,12 +35,12 @@ class Pair:
 @pytest.fixture
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """A pair with the default limits or the test's parameter."""
-    pair = Pair(getattr(request, "param", Limits()))
+    pair = Pair(getattr(request, "param", ConnectionLimits()))
     with pair.here.socket, pair.peer:
         yield pair
 
 
-def _limits(limits: Limits) -> pytest.MarkDecorator:
+def _limits(limits: ConnectionLimits) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("pair", [limits], indirect=True)
 
 
@@ -140,7 +140,7 @@ def test_stalled_body_times_out(pair: Pair, framing: Framing) -> None:
     assert caught.value.code == "request_timeout"
 
 
-@_limits(Limits(body_seconds=0.4))
+@_limits(ConnectionLimits(body_seconds=0.4))
 def test_trickling_body_times_out_after_the_total_time(pair: Pair) -> None:
     done = threading.Event()
 

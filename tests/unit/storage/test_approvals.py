@@ -117,9 +117,9 @@ def test_run_with_pending_approval_is_waiting(ann: Transcripts) -> None:
     found = ann.storage.records.get("run")
     assert found is not None
     assert found.state is RunState.WAITING
-    assert [one.state for one in ann.storage.records.list_going_on(KEY)] == [RunState.WAITING]
+    assert [one.state for one in ann.storage.records.list_active(KEY)] == [RunState.WAITING]
     ann.storage.approvals.decide("a", ALLOW, "ann")
-    assert [one.state for one in ann.storage.records.list_going_on(KEY)] == [RunState.RUNNING]
+    assert [one.state for one in ann.storage.records.list_active(KEY)] == [RunState.RUNNING]
     opened.retract()
 
 

@@ -397,21 +397,21 @@ def test_sessions_of_process_killed_on_host_are_released_at_once(database_url: s
     with live_gateway(tmp_path, config, env=env) as gateway, ThreadPoolExecutor(1) as pool:
         database = open_database(database_url, gateway.state_dir)
 
-        def going_on() -> list[str]:
+        def active() -> list[str]:
             return [row.state for row in database.fetch(sa.select(runs.c.state), {})]
 
         with gateway.client() as client:
             asked = pool.submit(ask, client, "for ever", model="openclaw/beta", headers=headers)
             give_up_at = time.monotonic() + GENEROUS_SECONDS
-            while going_on() != ["running"] and time.monotonic() < give_up_at:
+            while active() != ["running"] and time.monotonic() < give_up_at:
                 time.sleep(0.02)
-            assert going_on() == ["running"]
+            assert active() == ["running"]
             gateway.process.kill()
             with pytest.raises(httpx.TransportError):
                 asked.result()
         gateway.process.wait()
     with closing(Transcripts(database)) as store:
-        assert going_on() == ["interrupted"]
+        assert active() == ["interrupted"]
         store.storage.ledger.open(new_run(store, "next", "agent:beta:killed"), 0.0).finish(outcome("next"))
         assert turns_of(store, "agent:beta:killed") == ["next"]
 
@@ -431,13 +431,13 @@ def test_run_in_preparation_can_be_aborted(postgres: Postgres, tmp_path: Path) -
         other.exec_driver_sql("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")  # the conversation cannot be read
         asked = pool.submit(ask, client, "hello", headers=headers)
         give_up_at = time.monotonic() + GENEROUS_SECONDS
-        going_on = sa.select(runs.c.id).where(runs.c.id != before)
-        while not (found := other.execute(going_on).scalars().all()) and time.monotonic() < give_up_at:
+        active = sa.select(runs.c.id).where(runs.c.id != before)
+        while not (found := other.execute(active).scalars().all()) and time.monotonic() < give_up_at:
             time.sleep(0.02)
         try:
             assert client.post(f"/v1/runs/{found[0]}/cancel").status_code < 300
             assert error_of(asked.result(10))[1] == "run_aborted"
         finally:
             other.rollback()
-        assert other.execute(going_on).scalars().all() == []
+        assert other.execute(active).scalars().all() == []
     engine.dispose()

@@ -78,7 +78,7 @@ def test_key_belongs_to_first_run_for_one_day(ann: Transcripts, ben: Transcripts
     assert ann.storage.claims.find(KEY) is None
     first = new_run(ann, "first")
     assert claim(ann, first) == Claim("first", KEY.fingerprint, is_own=True)
-    assert state_of(ben, "first") is RunState.ACCEPTED
+    assert state_of(ben, "first") is RunState.QUEUED
     existing = Claim("first", KEY.fingerprint, is_own=False)
     assert claim(ben, new_run(ben, "second")) == ben.storage.claims.find(KEY) == existing
     assert claim(ben, new_run(ben, "second"), SAME_KEY) == existing
@@ -136,7 +136,7 @@ def test_run_id_in_use_cannot_start_another_run(ann: Transcripts, ben: Transcrip
         late = new_run(gateway, "named")
         assert claim(gateway, late) == Claim("named", KEY.fingerprint, is_own=False)
         gateway.storage.ledger.forget(late, gateway.storage.membership.id)
-        assert state_of(ben, "named") is RunState.ACCEPTED
+        assert state_of(ben, "named") is RunState.QUEUED
     ann.storage.ledger.open(run, None).finish(ANSWERED)
     for gateway in (ann, ben):
         gateway.storage.ledger.forget(new_run(gateway, "named"), gateway.storage.membership.id)

@@ -61,20 +61,20 @@ def finish(greenlets: list[Any]) -> None:
 
 def test_run_is_recorded_at_start_and_end(ann: Transcripts) -> None:
     run = begin(ann, "r")
-    going_on = ann.storage.records.get("r")
-    assert going_on is not None
-    assert (going_on.state, going_on.gateway_id, going_on.protocol) == (
+    active = ann.storage.records.get("r")
+    assert active is not None
+    assert (active.state, active.gateway_id, active.protocol) == (
         RunState.RUNNING,
         ann.storage.membership.id,
         Protocol.HTTP,
     )
-    assert (going_on.accepted_at_ms, going_on.ended_at_ms) == (1_000, None)
+    assert (active.accepted_at_ms, active.ended_at_ms) == (1_000, None)
     run.finish(saying("hello"))
     ended = ann.storage.records.get("r")
     assert ended is not None
     assert (ended.state, ended.usage, ended.model) == (RunState.OK, Usage(3, 2, 1), "a/m")
     assert (ended.stop_reason, ended.reply_count) == ("stop", 1)
-    assert going_on.started_at_ms == ended.started_at_ms
+    assert active.started_at_ms == ended.started_at_ms
     assert (ended.ended_at_ms or 0) >= (ended.started_at_ms or 0) > 1_000
     assert texts(ann) == ["hello"]
 
@@ -128,11 +128,11 @@ def test_runs_of_one_gateway_keep_arrival_order(ann: Transcripts) -> None:
 
     held = begin(ann, "held")
     waiting = [spawn(run, number) for number in range(20)]
-    eventually(lambda: len(ann.storage.records.list_going_on(KEY)) == 21)
+    eventually(lambda: len(ann.storage.records.list_active(KEY)) == 21)
     held.finish(saying("first"))
     finish(waiting)
     assert texts(ann) == ["first", *map(str, range(20))]
-    assert ann.storage.records.list_going_on(KEY) == ()
+    assert ann.storage.records.list_active(KEY) == ()
 
 
 def test_busy_gateway_yields_session_to_waiting_gateway(ann: Transcripts, ben: Transcripts) -> None:
@@ -201,7 +201,7 @@ def test_run_cannot_write_after_its_lease_was_released(ann: Transcripts, ben: Tr
 def test_any_gateway_can_request_abort(ann: Transcripts, ben: Transcripts) -> None:
     run = begin(ann, "r")
     other = ben.storage.ledger.open(new_run("other", key="elsewhere"), 0)
-    assert [record.id for record in ben.storage.records.list_going_on(KEY)] == ["r"]
+    assert [record.id for record in ben.storage.records.list_active(KEY)] == ["r"]
     assert ben.storage.records.request_abort("r")
     assert not ben.storage.records.request_abort("unknown")
     assert ann.storage.records.list_requests(ann.storage.membership.id).to_abort == ("r",)

@@ -15,7 +15,7 @@ from service.core.rate_limits import RateLimits
 from service.storage.cluster.membership import Membership
 from service.storage.database.caller_schema import limit_usage
 from service.storage.database.database import Database
-from service.storage.limits.counters import WINDOW_MS, Exchange, Exchanged, LimitCounters, Refusal
+from service.storage.limits.counters import WINDOW_MS, Exchange, Exchanged, LimitCounters, LimitReached
 from service.storage.limits.sliding_log import MAX_ENTRIES, SlidingLog
 
 Exchanger = Callable[..., Exchanged]
@@ -81,7 +81,7 @@ def test_any_sliding_minute_has_the_limit(exchange: Exchanger, clock: Clock) -> 
     assert len(times) >= 5 * 60 - 1
     refused = exchange(limits).refusals[0]
     assert refused is not None
-    assert refused == Refusal("requests", refused.room_at_ms)
+    assert refused == LimitReached("requests", refused.room_at_ms)
     clock.now = refused.room_at_ms / 1000
     assert admitted(exchange(limits)) == 1
 
@@ -125,7 +125,7 @@ def test_tokens_are_settled(exchange: Exchanger, clock: Clock) -> None:
     first = exchange(limits, (700,))
     assert admitted(first) == 1
     refusal = exchange(limits, (400,)).refusals[0]
-    assert refusal == Refusal("tokens", first.now_ms + WINDOW_MS)
+    assert refusal == LimitReached("tokens", first.now_ms + WINDOW_MS)
     assert admitted(exchange(limits, (400,), settled=[(first.now_ms, -200)])) == 1  # 500 and 400
     clock.now += 10
     assert admitted(exchange(limits, (1,), settled=[(first.now_ms, 5000)])) == 0  # one used far more than was thought
@@ -143,7 +143,7 @@ def test_runs_at_once_are_those_of_living_gateways(exchange: Exchanger, database
     second.join()
     assert admitted(exchange(limits, 2, "a")) == 2
     found = exchange(limits, 2, "b")
-    assert found.refusals == (None, Refusal("runs", found.now_ms + 1000))
+    assert found.refusals == (None, LimitReached("runs", found.now_ms + 1000))
     assert admitted(exchange(limits, 1, "a", running=1)) == 1  # one of its two has ended
     assert admitted(exchange(limits, 1, "b", running=1)) == 0
     first.leave()

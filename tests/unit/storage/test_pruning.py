@@ -22,7 +22,7 @@ from service.core.messages import Message, Role, Usage, text_message
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
-from service.storage.runs.beginning import BeginRun, Refusal
+from service.storage.runs.beginning import AcquireFailure, BeginRun
 from service.storage.runs.idempotency import RETENTION_MS, Claim, IdempotencyKey
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.pruning import SESSIONS_PER_BATCH, Pruner, PruneResult
@@ -160,7 +160,7 @@ def test_unused_leases_of_sessions_without_turns_are_deleted(
         busy = BeginRun(
             AcceptedRun("r3", "held", "main", Protocol.HTTP, 0, stateless=False), other.storage.membership.id, 0
         )
-        assert other.database.write(busy) is Refusal.BUSY
+        assert other.database.write(busy) is AcquireFailure.BUSY
         held.finish(RunOutcome(RunState.ERROR))  # "held" is free, but a gateway waits for it
         again = store.storage.ledger.open(AcceptedRun("r4", "failed", "main", Protocol.HTTP, 0, stateless=False), None)
         assert prune(store) == PruneResult()

@@ -124,7 +124,7 @@ def test_active_runs_are_listed_by_state(store: Transcripts) -> None:
     held = accepted(START_MS, session="one")
     opened = store.storage.ledger.open(held, None)
     assert [one.id for one in pages(store, RunFilter(state=RunState.RUNNING), 1)] == [held.id]
-    for state in (RunState.ACCEPTED, RunState.WAITING, RunState.OK):
+    for state in (RunState.QUEUED, RunState.WAITING, RunState.OK):
         assert pages(store, RunFilter(state=state), 1) == []
     opened.finish(OK)
     assert pages(store, RunFilter(state=RunState.RUNNING), 1) == []

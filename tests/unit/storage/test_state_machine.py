@@ -23,7 +23,7 @@ from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import lanes, metadata, runs
 from service.storage.database.stateless_views import stateless_runs
-from service.storage.runs.beginning import BeginRun, Refusal
+from service.storage.runs.beginning import AcquireFailure, BeginRun
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.ledger import OpenRun
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
@@ -200,9 +200,9 @@ class StateMachine(RuleBasedStateMachine):
             return
         run = self.new_run(key)
         answer = self.databases[member].write(BeginRun(run, gateway_id, int(self.time)))
-        assert answer is Refusal.BUSY
+        assert answer is AcquireFailure.BUSY
         self.wanted.setdefault(key, gateway_id)
-        self.runs[run.id] = ModelRun(key, RunState.ACCEPTED, gateway_id)
+        self.runs[run.id] = ModelRun(key, RunState.QUEUED, gateway_id)
         self.knocking.append((member, run))
 
     @precondition(lambda self: self.knocking)
@@ -292,7 +292,7 @@ class StateMachine(RuleBasedStateMachine):
             return
         assert got == Claim(run.id, fingerprint, is_own=True)
         self.claims[name] = fingerprint, run.id
-        self.runs[run.id] = ModelRun(key, RunState.ACCEPTED, gateway_id)
+        self.runs[run.id] = ModelRun(key, RunState.QUEUED, gateway_id)
         self.open(member, run)
 
     @rule(
@@ -312,7 +312,7 @@ class StateMachine(RuleBasedStateMachine):
         assert got == Claim(run.id, had, is_own=is_own)
         if is_own:
             self.claims[f"own {name}"] = fingerprint, run.id
-            self.runs[run.id] = ModelRun(key, RunState.ACCEPTED, gateway_id)
+            self.runs[run.id] = ModelRun(key, RunState.QUEUED, gateway_id)
         if abandoned:  # the caller left before the claim returned
             self.storages[member].ledger.forget(run, gateway_id)
             if self.wanted.get(key) == gateway_id:

@@ -19,7 +19,7 @@ from service.tools.policy import (
     DEFAULT_TOOLS,
     GROUPS,
     PROFILES,
-    Approval,
+    ApprovalPolicy,
     allowed_tools,
     approval_for,
     explain_tool,
@@ -216,22 +216,22 @@ def tools(**fields: object) -> GlobalToolsConfig:
 @pytest.mark.parametrize(
     ("rows", "name", "needed"),
     [
-        ({}, "exec", Approval.NONE),
-        ({"exec": "ask"}, "exec", Approval.ASK),
-        ({"bash": "ask"}, "exec", Approval.ASK),
-        ({"EXEC ": "ask"}, "exec", Approval.ASK),
-        ({"group:fs": "ask"}, "write", Approval.ASK),
-        ({"*": "ask", "write": "allow"}, "write", Approval.NONE),
-        ({"write": "allow", "*": "ask"}, "write", Approval.ASK),
-        ({"*": "deny", "write": "ask"}, "write", Approval.ASK),
-        ({"github__*": "ask", "github__delete": "deny"}, "github__delete", Approval.DENIED),
-        ({"github__*": "ask", "github__delete": "deny"}, "github__list", Approval.ASK),
-        ({"github__*": "ask"}, "gitlab__list", Approval.NONE),
-        ({"read": "ask"}, "grep", Approval.ASK),
-        ({"*": "ask", "read": "allow"}, "grep", Approval.ASK),
+        ({}, "exec", ApprovalPolicy.NONE),
+        ({"exec": "ask"}, "exec", ApprovalPolicy.ASK),
+        ({"bash": "ask"}, "exec", ApprovalPolicy.ASK),
+        ({"EXEC ": "ask"}, "exec", ApprovalPolicy.ASK),
+        ({"group:fs": "ask"}, "write", ApprovalPolicy.ASK),
+        ({"*": "ask", "write": "allow"}, "write", ApprovalPolicy.NONE),
+        ({"write": "allow", "*": "ask"}, "write", ApprovalPolicy.ASK),
+        ({"*": "deny", "write": "ask"}, "write", ApprovalPolicy.ASK),
+        ({"github__*": "ask", "github__delete": "deny"}, "github__delete", ApprovalPolicy.DENIED),
+        ({"github__*": "ask", "github__delete": "deny"}, "github__list", ApprovalPolicy.ASK),
+        ({"github__*": "ask"}, "gitlab__list", ApprovalPolicy.NONE),
+        ({"read": "ask"}, "grep", ApprovalPolicy.ASK),
+        ({"*": "ask", "read": "allow"}, "grep", ApprovalPolicy.ASK),
     ],
 )
-def test_last_matching_approval_counts(rows: dict[str, str], name: str, needed: Approval) -> None:
+def test_last_matching_approval_counts(rows: dict[str, str], name: str, needed: ApprovalPolicy) -> None:
     assert approval_for(tools(approvals=rows), NOTHING, name) is needed
     assert approval_for(NOTHING, tools(approvals=rows), name) is needed
 
@@ -248,22 +248,24 @@ def test_stricter_of_global_and_agents_approval_applies() -> None:
 @pytest.mark.parametrize(
     ("everywhere", "own", "needed"),
     [
-        ({"ask": "always"}, {}, Approval.ASK_ALWAYS),
-        ({"ask": "on-miss"}, {}, Approval.ASK),
-        ({"mode": "ask"}, {}, Approval.ASK),
-        ({"ask": "off"}, {}, Approval.NONE),
-        ({}, {"ask": "always"}, Approval.ASK_ALWAYS),
-        ({"ask": "always"}, {"ask": "off"}, Approval.NONE),
-        ({"mode": "ask"}, {"mode": "full"}, Approval.NONE),
-        ({"ask": "always"}, {"mode": "full"}, Approval.ASK_ALWAYS),
-        ({"mode": "ask"}, {"ask": "off"}, Approval.ASK),
+        ({"ask": "always"}, {}, ApprovalPolicy.ASK_ALWAYS),
+        ({"ask": "on-miss"}, {}, ApprovalPolicy.ASK),
+        ({"mode": "ask"}, {}, ApprovalPolicy.ASK),
+        ({"ask": "off"}, {}, ApprovalPolicy.NONE),
+        ({}, {"ask": "always"}, ApprovalPolicy.ASK_ALWAYS),
+        ({"ask": "always"}, {"ask": "off"}, ApprovalPolicy.NONE),
+        ({"mode": "ask"}, {"mode": "full"}, ApprovalPolicy.NONE),
+        ({"ask": "always"}, {"mode": "full"}, ApprovalPolicy.ASK_ALWAYS),
+        ({"mode": "ask"}, {"ask": "off"}, ApprovalPolicy.ASK),
     ],
 )
-def test_exec_ask_and_mode_need_approval(everywhere: dict[str, str], own: dict[str, str], needed: Approval) -> None:
+def test_exec_ask_and_mode_need_approval(
+    everywhere: dict[str, str], own: dict[str, str], needed: ApprovalPolicy
+) -> None:
     assert approval_for(tools(exec=everywhere), tools(exec=own), "exec") is needed
-    assert approval_for(tools(exec=everywhere), tools(exec=own), "write") is Approval.NONE
+    assert approval_for(tools(exec=everywhere), tools(exec=own), "write") is ApprovalPolicy.NONE
     strict = tools(exec=everywhere, approvals={"exec": "deny"})
-    assert approval_for(strict, tools(exec=own), "exec") is Approval.DENIED
+    assert approval_for(strict, tools(exec=own), "exec") is ApprovalPolicy.DENIED
 
 
 def test_denied_tools_are_not_allowed_and_servers_without_others_not_contacted() -> None:

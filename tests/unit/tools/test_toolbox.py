@@ -16,7 +16,7 @@ from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline,
 from service.core.messages import ApprovalDecision, Role, ToolApproval, ToolCall
 from service.tools.approval import MAX_ARGUMENT_CHARACTERS, ApprovalRequest, Verdict
 from service.tools.compiled_tool import CompiledTool
-from service.tools.policy import Approval
+from service.tools.policy import ApprovalPolicy
 from service.tools.tool import ToolContext, ToolError
 from service.tools.toolbox import (
     MAX_CONCURRENT_CALLS,
@@ -370,7 +370,7 @@ def test_calls_wait_for_verdicts_and_refused_ones_are_not_made() -> None:
         made.append(arguments["path"])
         return "done"
 
-    toolbox = Toolbox([StubTool("a", note), StubTool("b", note)], approvals={"a": Approval.ASK})
+    toolbox = Toolbox([StubTool("a", note), StubTool("b", note)], approvals={"a": ApprovalPolicy.ASK})
     calls = [call("a", '{"path": "1"}', "c1"), call("a", '{"path": "2"}', "c2"), call("b", '{"path": "3"}', "c3")]
     events: list[CallEvent] = []
     results = toolbox.execute(calls, CONTEXT, events.append, gate=gate)
@@ -381,14 +381,14 @@ def test_calls_wait_for_verdicts_and_refused_ones_are_not_made() -> None:
 
 
 def test_without_gate_calls_that_need_approval_are_refused() -> None:
-    toolbox = Toolbox([StubTool("a", lambda _: "made")], approvals={"a": Approval.ASK_ALWAYS})
+    toolbox = Toolbox([StubTool("a", lambda _: "made")], approvals={"a": ApprovalPolicy.ASK_ALWAYS})
     [message] = toolbox.execute([call("a")], CONTEXT)
     assert "needs an approval" in message.text
 
 
 def test_approvals_are_needed_also_where_functions_of_caller_replace_tools() -> None:
     tools = [StubTool("a", lambda _: "made"), StubTool("b", lambda _: "made")]
-    toolbox = Toolbox(tools, approvals={"a": Approval.ASK}).without(["b"])
+    toolbox = Toolbox(tools, approvals={"a": ApprovalPolicy.ASK}).without(["b"])
     [message] = toolbox.execute([call("a")], CONTEXT)
     assert "needs an approval" in message.text
 
@@ -396,12 +396,12 @@ def test_approvals_are_needed_also_where_functions_of_caller_replace_tools() -> 
 @pytest.mark.parametrize(
     ("name", "approval", "same", "other"),
     [
-        ("exec", Approval.ASK, False, False),
-        ("write", Approval.ASK, True, False),
-        ("write", Approval.ASK_ALWAYS, True, True),
+        ("exec", ApprovalPolicy.ASK, False, False),
+        ("write", ApprovalPolicy.ASK, True, False),
+        ("write", ApprovalPolicy.ASK_ALWAYS, True, True),
     ],
 )
-def test_subject_of_request(name: str, approval: Approval, same: bool, other: bool) -> None:
+def test_subject_of_request(name: str, approval: ApprovalPolicy, same: bool, other: bool) -> None:
     one, again, different = (
         ApprovalRequest.of(call(name), arguments, approval).subject
         for arguments in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1, "b": 3})
@@ -416,7 +416,7 @@ LONG, DEEP = '{"a": "' + "x" * MAX_ARGUMENT_CHARACTERS + '"}', '{"a": ' + "[" * 
 
 @pytest.mark.parametrize("text", [LONG, DEEP], ids=["long", "deep"])
 def test_arguments_that_nobody_can_read_are_refused(text: str) -> None:
-    toolbox = Toolbox([StubTool("a", lambda _: "made")], approvals={"a": Approval.ASK})
+    toolbox = Toolbox([StubTool("a", lambda _: "made")], approvals={"a": ApprovalPolicy.ASK})
     [message] = toolbox.execute([call("a", text)], CONTEXT, gate=lambda _: [Verdict(None)])
     assert "approved" in message.text
 

@@ -136,7 +136,12 @@ def _continue(request: AgentRequest, previous: RunRecord | None, previous_id: st
     if agent_id is None and request.model is None:
         agent_id = previous.agent_id
     return replace(
-        request, agent_id=agent_id, session_key=previous.session_key, user=None, resends=False, follows=previous.id
+        request,
+        agent_id=agent_id,
+        session_key=previous.session_key,
+        user=None,
+        resends=False,
+        previous_run_id=previous.id,
     )
 
 

@@ -81,7 +81,7 @@ def open_fold(record: RunRecord) -> ResponseFold:
 def to_stored_response(storage: Storage, record: RunRecord) -> dict[str, Any]:
     """Return a stored response as it is: with its output once its run has ended. Raises `StoreError`."""
     if not record.state.is_final:
-        status = "queued" if record.state is RunState.ACCEPTED else "in_progress"
+        status = "queued" if record.state is RunState.QUEUED else "in_progress"
         return {**open_fold(record).response, "status": status}
     ended_at = None if record.ended_at_ms is None else record.ended_at_ms / 1000
     fold = open_fold(record)

@@ -45,9 +45,9 @@ def abort_runs(call: Call) -> Any:
 def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]:
     """Abort the queued and running runs of a session, all or the one named; returns what the client calls them."""
     gateway, owner = call.context.gateway, call.client.principal.owner
-    here = [run.id for run in gateway.runs.going_on(session_key)]
+    here = [run.id for run in gateway.runs.active(session_key)]
     # A recorded run may belong to another process.
-    recorded = [run.id for run in gateway.storage.records.list_going_on(session_key)]
+    recorded = [run.id for run in gateway.storage.records.list_active(session_key)]
     chosen = [one for one in dict.fromkeys((*here, *recorded)) if run_id in (None, one, shown_run_id(one, owner))]
     for one in chosen:
         gateway.abort(one)
