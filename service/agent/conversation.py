@@ -26,7 +26,7 @@ _EXACT = 2**53  # up to here an integral float equals its integer
 class IncomingMessage:
     """A message of the request and its path in there (`messages[2]`), for errors."""
 
-    place: str
+    param: str
     message: Message
 
 
@@ -87,13 +87,13 @@ def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessag
         if wanted is None or wanted in waiting:
             continue
         if any(message.tool_call_id == wanted for message in history):
-            text = f"`{item.place}` repeats the result of a call that already has one. Send only new messages."
+            text = f"`{item.param}` repeats the result of a call that already has one. Send only new messages."
         else:
             text = (
-                f"`{item.place}` is the result of a tool call, but no message before it has a call with that id. "
+                f"`{item.param}` is the result of a tool call, but no message before it has a call with that id. "
                 "Send the call first, as it was in the answer."
             )
-        raise GatewayError("invalid_value", text, param=item.place)
+        raise GatewayError("invalid_value", text, param=item.param)
 
 
 class ConversationDigest:

@@ -45,7 +45,7 @@ def check_images(
     """
     inspection = _Inspection(config, client)
     return tuple(
-        replace(item, message=replace(item.message, parts=inspection.check_parts(item.place, item.message.parts)))
+        replace(item, message=replace(item.message, parts=inspection.check_parts(item.param, item.message.parts)))
         if item.message.has_image
         else item
         for item in messages

@@ -96,7 +96,7 @@ def check_model(request: AgentRequest, model: ChosenModel) -> None:
     for item in request.messages:
         if item.message.has_image:
             text = f"The model {model.ref} does not take images. Send text only, or choose a model that takes images."
-            raise GatewayError("invalid_value", text, param=f"{item.place}.content")
+            raise GatewayError("invalid_value", text, param=f"{item.param}.content")
 
 
 def check_tool_choice(request: ModelRequest, calls: Sequence[ToolCall]) -> None:

@@ -38,7 +38,7 @@ def recall_steps(
         shown = own if own and _is_same(unanswered_calls(own), calls) else (item.message,)
         for message in shown:
             before.add(message)
-            recalled.append(item if message is item.message else IncomingMessage(item.place, message))
+            recalled.append(item if message is item.message else IncomingMessage(item.param, message))
     return tuple(recalled)
 
 

@@ -154,12 +154,12 @@ class RunDeadline:
 
 @record
 class PreparedRun:
-    """Input of the agent loop, ready to be sent. `place` is that of the turn in its session, if it has one."""
+    """Input of the agent loop, ready to be sent. `placement` is that of the turn in its session, if it has one."""
 
     choices: tuple[ChosenModel, ...]
     model_request: ModelRequest
     conversation: Conversation
-    place: Placement | None
+    placement: Placement | None
     tools: AgentTools
     output: OutputCheck | None
     keep_partial: bool
@@ -200,15 +200,15 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
     output = open_check(request.sampling.response_format, runtime.slots.searches)
     own_tools = _own_tools(plan)
     transcripts = storage.transcripts
-    place = None if accepted.stateless else place_request(request, accepted.session_key, transcripts, head)
-    if place is None:
+    placement = None if accepted.stateless else place_request(request, accepted.session_key, transcripts, head)
+    if placement is None:
         incoming = recall_steps(
             request.messages, agent.id, owner_of(accepted.session_key), storage.records, transcripts
         )
         new = select_new((), incoming, has_instructions=bool(request.system_text))
     else:
-        new = place.new
-    history = () if place is None else place.history
+        new = placement.new
+    history = () if placement is None else placement.history
     conversation = Conversation(history, tuple(item.message for item in runtime.check_images(new)))
     model_request = ModelRequest(
         model=plan.choices[0].ref,
@@ -216,7 +216,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
         messages=conversation.messages,
         sampling=request.sampling,
         continued=len(history) >= _MIN_CONTINUED,
-        unsigned=0 if place is None else place.loaded.unsigned,
+        unsigned=0 if placement is None else placement.loaded.unsigned,
     )
     context = to_context(request, agent, runtime, accepted, accepted.session_key)
     has_user_messages_only = all(message.role is Role.USER for message in conversation.new)
@@ -224,7 +224,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
         choices=fit_choices(plan.choices, conversation, with_functions=request.offers_functions),
         model_request=model_request,
         conversation=conversation,
-        place=place,
+        placement=placement,
         tools=AgentTools(own_tools, context, request.functions, request.tool_choice, request.max_tool_calls),
         output=output,
         keep_partial=request.streamed and request.idempotency_key is None and has_user_messages_only,

@@ -107,7 +107,7 @@ class SharedLimit:
         self._offset_ms = 0.0  # from the monotonic clock to the database's
         self._spare_requests = self._spare_tokens = self._spare_at_ms = 0
         self._spare_until = -math.inf
-        self._running = self._places = 0  # runs of this gateway; those in the database
+        self._running = self._counted = 0  # runs of this gateway; those in the database
         self._elsewhere = 0  # runs of other gateways
         self._idle_since = math.inf
         self._unused: list[tuple[int, int]] = []
@@ -195,7 +195,7 @@ class SharedLimit:
             return False
         if concurrent is None:
             return True
-        return not self._is_exchanging and self._running < min(self._places, concurrent)
+        return not self._is_exchanging and self._running < min(self._counted, concurrent)
 
     def _take_leased(self, tokens: int) -> Admission:
         rpm, tpm, _ = self.limits.to_tuple()
@@ -295,8 +295,8 @@ class SharedLimit:
         self._exchanged_at, self._offset_ms = now, found.now_ms - now * 1000
         self._spare_requests, self._spare_tokens = found.spare_requests, found.spare_tokens
         self._spare_at_ms = found.spare_until_ms
-        self._places = running + found.refusals.count(None)
-        self._elsewhere = found.runs - self._places
+        self._counted = running + found.refusals.count(None)
+        self._elsewhere = found.runs - self._counted
         self._recent_requests = self._recent_tokens = 0
         self._refused = None
 
