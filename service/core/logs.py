@@ -43,6 +43,9 @@ _PLAIN_BYTES = (string.ascii_letters + string.digits + "_.,:;/@%+*~!?&-").encode
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _ISO_FORMAT = "%Y-%m-%dT%H:%M:%S"
 
+#: `logging`'s own takes as long as the rest of a line's beginning.
+_level_name = lru_cache(logging.getLevelName)
+
 Fields = Mapping[str, str | float]
 
 
@@ -70,11 +73,12 @@ class _Stamp:
         fraction = ".{:03d}Z" if as_json else ",{:03d}"
         self._fractions = [fraction.format(millisecond) for millisecond in range(1000)]
 
-    def __call__(self, created: float) -> str:
-        second, text = self._cached  # together: other threads log, too
-        if second != int(created):
+    def format(self, created: float) -> str:
+        second = int(created)
+        cached, text = self._cached  # together: other threads log, too
+        if cached != second:
             moment = (time.gmtime if self._as_json else time.localtime)(created)
-            second, text = int(created), time.strftime(_ISO_FORMAT if self._as_json else _TIME_FORMAT, moment)
+            text = time.strftime(_ISO_FORMAT if self._as_json else _TIME_FORMAT, moment)
             self._cached = second, text
         return text + self._fractions[int((created - second) * 1000)]
 
@@ -104,19 +108,19 @@ class _Handler(logging.Handler, ABC):
         except Exception:  # noqa: BLE001 - as logging does: a line never ends what it reports about
             self.handleError(record)
 
-    def write_event(self, name: str, level: int, fields: Fields) -> None:
+    def write_event(self, name: str, level: int, fields: Fields, created: float) -> None:
         """Write a line of the logger `name` with `fields`."""
         if self._as_json:
-            self._write(self._json_line(name, level, _cut(fields), time.time()))
+            self._write(self._json_line(name, level, _cut(fields), created))
         else:
-            self._write(self._text_line(name, level, to_logfmt_line(fields), time.time()))
+            self._write(self._text_line(name, level, to_logfmt_line(fields), created))
 
     def _text_line(self, name: str, level: int, text: str, created: float) -> str:
         process = f"[{os.getpid()}]" if self._with_process else ""
-        return f"{self._stamp(created)} {logging.getLevelName(level)} {name}{process} {text}\n"
+        return f"{self._stamp.format(created)} {_level_name(level)} {name}{process} {text}\n"
 
     def _json_line(self, name: str, level: int, fields: Mapping[str, Any], created: float) -> str:
-        line: dict[str, Any] = {"time": self._stamp(created), "level": logging.getLevelName(level), "logger": name}
+        line: dict[str, Any] = {"time": self._stamp.format(created), "level": _level_name(level), "logger": name}
         if self._with_process:
             line["process"] = os.getpid()
         line.update(fields)
@@ -232,9 +236,10 @@ def write_event(logger: logging.Logger, fields: Fields, level: int = logging.INF
     """Log `fields` in the order given. At least one."""
     if not logger.isEnabledFor(level):
         return
+    created = time.time()
     for handler in _handlers:
         if level >= handler.level:
-            handler.write_event(logger.name, level, fields)
+            handler.write_event(logger.name, level, fields, created)
     if not _handlers:  # another program than ours
         logger.log(level, "%s", to_logfmt_line(fields))
 

@@ -59,10 +59,13 @@ class Tally:
         for event in events:
             groups[self.events.read_key(event)].append(event)
         for key, group in groups.items():
+            read: dict[Any, list[float]] = {}  # by what reads it, which rows share
             for row, zeros, series in self._rows:
                 labels = row.to_labels(*key)
                 for further, read_amount in row.amounts.items():
-                    amounts = [amount for amount in map(read_amount, group) if amount is not None]
+                    amounts = read.get(read_amount)
+                    if amounts is None:
+                        amounts = read[read_amount] = [one for one in map(read_amount, group) if one is not None]
                     if amounts:
                         _add(row, series.setdefault((*labels, *further), zeros.copy()), amounts)
 
