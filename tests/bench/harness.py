@@ -114,10 +114,9 @@ def gateway(
     arguments: tuple[str, ...] = (),
     before: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
-    metrics: bool = False,
 ) -> Iterator[Server]:
     """Start the gateway with validation, authentication, transcripts and access log."""
-    http = {"endpoints": {"chatCompletions": {"enabled": True}, "metrics": {"enabled": metrics}}}
+    http = {"endpoints": {"chatCompletions": {"enabled": True}}}
     config = {
         "gateway": {"auth": {"mode": "token", "token": TOKEN}, "http": http},
         "agents": {"defaults": {"model": "instant/m"}},
