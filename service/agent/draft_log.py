@@ -32,8 +32,8 @@ class DraftLog:
     """Appends the drafts of each model call to the log of `run` as they arrive (a `DraftReceiver`).
 
     With `reasoning` that is the reasoning of the models; with `is_binding` the caller reads it while it is written.
-    With `wants_calls` the arguments of the caller's functions are appended, too. A model of whose drafts the caller has
-    read any is not retried.
+    With `wants_calls` the arguments of the caller's functions are appended, too. Once the
+    caller has read a draft, its model is not retried.
     """
 
     def __init__(self, run: Run, *, reasoning: bool, is_binding: bool, wants_calls: bool) -> None:

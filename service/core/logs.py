@@ -43,9 +43,6 @@ _PLAIN_BYTES = (string.ascii_letters + string.digits + "_.,:;/@%+*~!?&-").encode
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 _ISO_FORMAT = "%Y-%m-%dT%H:%M:%S"
 
-#: `logging`'s own takes as long as the rest of a line's beginning.
-_level_name = lru_cache(logging.getLevelName)
-
 Fields = Mapping[str, str | float]
 
 
@@ -73,7 +70,7 @@ class _Stamp:
         fraction = ".{:03d}Z" if as_json else ",{:03d}"
         self._fractions = [fraction.format(millisecond) for millisecond in range(1000)]
 
-    def format(self, created: float) -> str:
+    def __call__(self, created: float) -> str:
         second = int(created)
         cached, text = self._cached  # together: other threads log, too
         if cached != second:
@@ -117,10 +114,10 @@ class _Handler(logging.Handler, ABC):
 
     def _text_line(self, name: str, level: int, text: str, created: float) -> str:
         process = f"[{os.getpid()}]" if self._with_process else ""
-        return f"{self._stamp.format(created)} {_level_name(level)} {name}{process} {text}\n"
+        return f"{self._stamp(created)} {logging.getLevelName(level)} {name}{process} {text}\n"
 
     def _json_line(self, name: str, level: int, fields: Mapping[str, Any], created: float) -> str:
-        line: dict[str, Any] = {"time": self._stamp.format(created), "level": _level_name(level), "logger": name}
+        line: dict[str, Any] = {"time": self._stamp(created), "level": logging.getLevelName(level), "logger": name}
         if self._with_process:
             line["process"] = os.getpid()
         line.update(fields)
