@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,11 +26,19 @@ def to_system_text(agent: Agent, hidden: Sequence[Path], *, channel: str | None,
     """
     parts = [agent.instructions]
     if agent.workspace_root is not None:
-        parts += [_file_section(Workspace(agent.workspace_root, hidden), name) for name in WORKSPACE_FILES]
+        parts += _workspace_sections(agent.workspace_root, hidden)
     if channel:
         parts.append(f"The message comes through the channel {channel}.")
     parts.append(request_text)
     return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _workspace_sections(root: Path, hidden: Sequence[Path]) -> list[str]:
+    names = [name for name in WORKSPACE_FILES if os.path.lexists(f"{root}/{name}")]
+    if not names:  # as in most workspaces, and to open one has its cost
+        return []
+    workspace = Workspace(root, hidden)
+    return [_file_section(workspace, name) for name in names]
 
 
 def _file_section(workspace: Workspace, name: str) -> str:
@@ -38,7 +47,7 @@ def _file_section(workspace: Workspace, name: str) -> str:
         with workspace.open_file(name) as file:
             data = file.read((MAX_FILE_CHARACTERS + 1) * _MAX_CHARACTER_BYTES)
     except (ToolError, OSError):
-        return ""  # most workspaces have only some of the files
+        return ""
     text = data.decode(errors="replace").removeprefix("\ufeff")
     if not text.strip():
         return ""

@@ -4,6 +4,9 @@ They are identified by device and inode, so that links, bind mounts and `..` giv
 so that a missing one cannot be created. Needs only the standard library.
 """
 
+# Strings: every tool call looks at these paths, and Path objects cost as much as the system calls.
+# ruff: noqa: PTH114, PTH116, PTH118
+
 from __future__ import annotations
 
 import os
@@ -25,10 +28,10 @@ class HiddenFiles:
     """
 
     def __init__(self, paths: Iterable[Path | str] = ()) -> None:
+        named = {_with_real_parent(path) for path in map(str, paths)}
         #: The real paths.
-        self.paths = tuple(sorted({os.path.realpath(path) for path in paths}))
-        named = [(os.path.realpath(path.parent), path.name) for path in map(Path, paths)]
-        self._places = frozenset((*map(os.path.split, self.paths), *named))
+        self.paths = tuple(sorted({os.path.realpath(path) if os.path.islink(path) else path for path in named}))
+        self._places = frozenset(map(os.path.split, (*self.paths, *named)))
         self._identities = frozenset(_identities(self.paths))
         self._names = _names_by_directory(self._places)
         self._process_device = _process_device()
@@ -75,7 +78,7 @@ class HiddenFiles:
         Links are left out: they have no content of their own.
         """
         copies = {
-            os.path.join(directory, entry.name)  # noqa: PTH118 - strings, as in `paths`
+            os.path.join(directory, entry.name)
             for directory, own in self._places
             for entry in _entries_of(directory)
             if _is_copy(entry.name, own) and not entry.is_symlink()
@@ -110,10 +113,16 @@ def hidden_error(shown: str) -> ToolError:
     return ToolError(f'"{shown}" belongs to the gateway; tools have no access to it.')
 
 
+def _with_real_parent(path: str) -> str:
+    """Return `path` without links, except that its last part may be one."""
+    directory, name = os.path.split(path)
+    return os.path.realpath(path) if name == ".." else os.path.join(os.path.realpath(directory), name)
+
+
 def _identities(paths: Iterable[str]) -> Iterator[_Identity]:
-    for path in map(Path, paths):
+    for path in paths:
         with suppress(OSError):
-            status = path.stat()
+            status = os.stat(path)
             yield status.st_dev, status.st_ino
 
 
@@ -121,7 +130,7 @@ def _names_by_directory(paths: Iterable[tuple[str, str]]) -> dict[_Identity, lis
     names: dict[_Identity, list[str]] = {}
     for directory, name in paths:
         with suppress(OSError):
-            status = Path(directory).stat()
+            status = os.stat(directory)
             names.setdefault((status.st_dev, status.st_ino), []).append(name)
     return names
 
@@ -146,8 +155,8 @@ def _entries_of(path: str) -> list[os.DirEntry[str]]:
 def _process_device() -> int | None:
     """Return the device of /proc, where the gateway's environment can be read; `None` if it is not a mount."""
     with suppress(OSError):
-        device = Path("/proc").stat().st_dev
-        return device if device != Path("/").stat().st_dev else None
+        device = os.stat("/proc").st_dev
+        return device if device != os.stat("/").st_dev else None
     return None
 
 
