@@ -8,7 +8,7 @@ from contextlib import suppress
 from service.core.processes.reaper import set_dumpable
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
-_THRESHOLD_BYTES = 256 * 1024
+_THRESHOLD_BYTES = 4 * 1024 * 1024
 _ARENAS = 2
 
 
