@@ -58,6 +58,13 @@ _UNREAD = (0.0, (0, 0), 0)
 _LAST_DAY = 1_000_000
 
 _SPENT = sa.func.coalesce(sa.func.sum(daily_usage.c.cost_nano + daily_usage.c.estimate_nano), 0).label("spent")
+_SPENT_BY: dict[tuple[str, ...], sa.Select[Any]] = {
+    columns: sa.select(_SPENT).where(
+        daily_usage.c.day.between(sa.bindparam("first"), sa.bindparam("last")),
+        *(daily_usage.c[name] == sa.bindparam(name) for name in columns),
+    )
+    for columns in ((), ("account",), ("agent_id",), ("account", "agent_id"))
+}
 #: The name of the user whom a trusted proxy named: the account has only its digest.
 _PROXY_USER = sa.case(
     (daily_usage.c.account.startswith("user:"), sa.func.max(daily_usage.c.user_name)), else_=""
@@ -100,11 +107,10 @@ class DailyUsage:
         read_at, days, cost = self._spent.get(key, _UNREAD)
         if days == (first_day, last_day) and monotonic() < read_at + FRESH_SECONDS:
             return cost
-        within = list(_within(first_day, last_day, account))
-        if agent_id is not None:
-            within.append(daily_usage.c.agent_id == agent_id)
+        chosen = {name: value for name, value in (("account", account), ("agent_id", agent_id)) if value is not None}
         now = monotonic()
-        cost = int(self._database.fetch(sa.select(_SPENT).where(*within), {})[0].spent)
+        found = self._database.fetch(_SPENT_BY[tuple(chosen)], {"first": first_day, "last": last_day, **chosen})
+        cost = int(found[0].spent)
         if len(self._spent) >= _MAX_KNOWN:
             self._spent.clear()
         self._spent[key] = now, (first_day, last_day), cost
