@@ -36,6 +36,7 @@ ROWS = (
     Bench.sessions,
     Bench.resends,
     Bench.workers,
+    Bench.write_lock,
     Bench.stored,
     Bench.start,
 )

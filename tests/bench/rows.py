@@ -17,6 +17,7 @@ import orjson
 from harness import MEGABYTE, PATH, Server, ask, client_of, gateway, load
 from results import Results
 from streams import disturbed_by, percentile, run_streams
+from write_lock import start_sampling
 
 from service.api.http.contract import load_contract
 from service.api.http.schema_validation import CompiledSchema
@@ -221,6 +222,24 @@ class Bench:
                     cpu_ms = (server.cpu_seconds() - before) / answers * 1000
                     self.results.add("two workers, JSON, 64 callers: CPU", "ms", name, cpu_ms)
 
+    def write_lock(self, seconds: float = 3) -> None:
+        """Measure how long requests hold the lock of the database, and what that is with four workers on four cores.
+
+        Each of the four is taken to answer as many requests as one, without commits that they would share.
+        """
+        with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+            server = stack.enter_context(gateway(Path(directory), self.upstream.port))
+            load(server, CALLERS[0], 1, stream=False)
+            for _ in range(self.rounds):
+                for callers in CALLERS:
+                    sampling = start_sampling(_database_of(Path(directory)), seconds)
+                    answers, took = load(server, callers, seconds, stream=False)
+                    held = float(sampling.communicate()[0])
+                    row = f"write lock, JSON, {callers} callers"
+                    self.results.add(f"{row}: held for a request", "µs", "gateway", held * took / answers * 1e6)
+                    self.results.add(f"{row}: held, one worker", "%", "gateway", held * 100)
+                    self.results.add(f"{row}: held, four workers (model)", "%", "gateway", held * 400)
+
     def stored(self, seconds: float = 5) -> None:
         """Measure what a request without a session, whose messages have 130 bytes, adds to the database."""
         for _ in range(self.rounds):
@@ -246,10 +265,14 @@ class Bench:
                 self.results.add("memory idle", "MB", "gateway", server.resident_bytes() / MEGABYTE)
 
 
+def _database_of(directory: Path) -> Path:
+    [path] = directory.rglob("sessions.sqlite")
+    return path
+
+
 def _database_bytes(directory: Path) -> int:
     """Return the size of the pages in use, those in the write-ahead log included."""
-    [path] = directory.rglob("sessions.sqlite")
-    with closing(sqlite3.connect(path)) as database:
+    with closing(sqlite3.connect(_database_of(directory))) as database:
         ((pages,), (free,), (size,)) = (
             database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
         )
