@@ -58,7 +58,7 @@ def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str
         runtime,
         storage,
         runs=RunRegistry(clock),
-        limiter=RunSlots(runtime.limits.max_concurrent),
+        slots=RunSlots(runtime.limits.max_concurrent),
         compactor=Compactor(TokenEstimator()),
         budget=ByteBudget(runtime.limits.in_flight_bytes, on_freed=partial(ThreadPool(1, 1.0).run, trim_heap)),
         clock=clock,

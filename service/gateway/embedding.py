@@ -91,14 +91,14 @@ class Embedder:
     def __init__(
         self,
         answers: KeptAnswers,
-        limiter: RunSlots,
+        slots: RunSlots,
         limits: RateLimiter,
         budgets: Budgets,
         clock: Callable[[], float],
     ) -> None:
         self._budgets = budgets
         self._answers = answers
-        self._limiter = limiter
+        self._slots = slots
         self._limits = limits
         self._clock = clock
         self._active: dict[str, _Work] = {}  # by the hashes of keys
@@ -163,7 +163,7 @@ class Embedder:
             ticket = self._limits.admit(task.principal, agent.id, lambda: estimate_inputs(task.inputs))
             calls: list[ModelCall] = []
             try:
-                found = create_embeddings(task, agent, chosen, lease.runtime, self._limiter, calls)
+                found = create_embeddings(task, agent, chosen, lease.runtime, self._slots, calls)
             except BaseException:
                 if calls:
                     spawn(self._count_failed, self._to_entry(task, agent, calls))
@@ -224,7 +224,7 @@ def create_embeddings(
     agent: Agent,
     chosen: ChosenModel,
     runtime: Runtime,
-    limiter: RunSlots,
+    slots: RunSlots,
     calls: list[ModelCall],
 ) -> Embeddings:
     """Make the vectors, within the agent's time limit and the limit of runs at once.
@@ -236,7 +236,7 @@ def create_embeddings(
     if not isinstance(provider, EmbeddingProvider):
         raise no_embeddings(chosen.ref)
     request = EmbeddingRequest(chosen.id, task.inputs, task.dimensions, task.user)
-    slot = RunSlot(limiter, (task.principal.owner or task.principal.key_id or "", ""))
+    slot = RunSlot(slots, (task.principal.owner or task.principal.key_id or "", ""))
     try:
         with deadline(agent.timeout_seconds):
             slot.take(agent.timeout_seconds)

@@ -71,7 +71,7 @@ class Gateway:
         storage: Storage,
         *,
         runs: RunRegistry,
-        limiter: RunSlots,
+        slots: RunSlots,
         compactor: Compactor,
         budget: ByteBudget,
         clock: Callable[[], float],
@@ -82,15 +82,15 @@ class Gateway:
         self.budget = budget
         self.started_at = clock()
         self._runtime = RuntimeSlot(runtime)
-        self.limiter = limiter
+        self.slots = slots
         self.webhooks = WebhookSender(storage, lambda: self._runtime.current.webhook_client, clock)
-        self._executor = RunExecutor(storage, limiter, compactor, self.webhooks, clock=clock, new_id=new_id)
+        self._executor = RunExecutor(storage, slots, compactor, self.webhooks, clock=clock, new_id=new_id)
         self._clock = clock
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.run_events, storage.transcripts, budget)
         self.limits = RateLimiter(storage, lambda: self._runtime.current.rate_limits)
         self.budgets = Budgets(storage.usage, lambda: self._runtime.current.rate_limits, clock)
-        self.embedder = Embedder(storage.kept_answers, limiter, self.limits, self.budgets, clock)
+        self.embedder = Embedder(storage.kept_answers, slots, self.limits, self.budgets, clock)
         self._lookup = RunLookup(storage, runs)
         self.event_feeds = EventFeeds(storage, runs, clock)
         self._draining = False
@@ -250,7 +250,7 @@ class Gateway:
     def reconfigure(self, runtime: Runtime) -> None:
         """Put `runtime` in force for runs submitted from this moment; earlier ones keep theirs."""
         self._runtime.replace(runtime)
-        self.limiter.resize(runtime.limits.max_concurrent)
+        self.slots.resize(runtime.limits.max_concurrent)
         self.budget.resize(runtime.limits.in_flight_bytes)
 
     def find(self, run_id: str) -> Run | None:

@@ -61,7 +61,7 @@ class RunExecutor:
     def __init__(
         self,
         storage: Storage,
-        limiter: RunSlots,
+        slots: RunSlots,
         compactor: Compactor,
         webhooks: WebhookSender,
         *,
@@ -69,7 +69,7 @@ class RunExecutor:
         new_id: Callable[[], str],
     ) -> None:
         self._storage = storage
-        self._limiter = limiter
+        self._slots = slots
         self._compactor = compactor
         self._webhooks = webhooks
         self._settled = SettledHistories()
@@ -122,7 +122,7 @@ class RunExecutor:
     def _begin(self, run: Run, plan: RunPlan) -> _BegunRun:
         """Wait for the session, then for a slot, then prepare the run. Nothing is held if one of them fails."""
         turn = fairness_key(plan.request.principal, plan.session)
-        slot, opened = RunSlot(self._limiter, turn), None
+        slot, opened = RunSlot(self._slots, turn), None
         try:
             with run.scope:
                 opened = self._storage.ledger.open(run.accepted, plan.queue_seconds)

@@ -102,28 +102,28 @@ class RunSlots:
 class RunSlot:
     """The slot of one run, counted for its `fairness_key`."""
 
-    def __init__(self, limiter: RunSlots, key: tuple[str, str] = ("", "")) -> None:
-        self._limiter = limiter
+    def __init__(self, slots: RunSlots, key: tuple[str, str] = ("", "")) -> None:
+        self._slots = slots
         self._fairness_key = key
         self._held = False
 
     def take(self, timeout_seconds: float) -> None:
         """Wait for a slot. Raises as `RunSlots.enter`."""
-        self._limiter.enter(timeout_seconds, self._fairness_key)
+        self._slots.enter(timeout_seconds, self._fairness_key)
         self._held = True
 
     def give_back(self) -> None:
         """Return the slot if it is held."""
         if self._held:
             self._held = False
-            self._limiter.leave()
+            self._slots.leave()
 
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Give others the slot while the block runs. It is not taken again if the block raises."""
         self.give_back()
         yield
-        self._limiter.reenter()
+        self._slots.reenter()
         self._held = True
 
 
