@@ -51,9 +51,10 @@ def _with_nullable_choices(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     node = {name: _with_nullable_choices(value) for name, value in node.items()}
-    if _NULL not in node.get("oneOf", ()):
+    choice = next((name for name in ("oneOf", "anyOf") if _NULL in node.get(name, ())), None)
+    if choice is None:
         return node
-    others = [one for one in node.pop("oneOf") if one != _NULL]
+    others = [one for one in node.pop(choice) if one != _NULL]
     return node | {"nullable": True, ("oneOf" if len(others) > 1 else "allOf"): others}
 
 

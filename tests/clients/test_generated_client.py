@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 import uuid
@@ -104,6 +105,19 @@ def test_inexpressible_schema_fails_generation(gateway: LiveGateway, tmp_path: P
     run = generate(["--path", "openapi.json"], tmp_path)
     assert run.returncode != 0
     assert "ChatCompletionRequest" in run.stdout + run.stderr
+
+
+def test_client_of_openapi_generator_reads_what_the_gateway_returns(gateway: LiveGateway, tmp_path: Path) -> None:
+    generator = str(Path(sys.executable).with_name("openapi-generator-cli"))
+    document = httpx.get(f"{gateway.url}/openapi.json")
+    (tmp_path / "openapi.json").write_bytes(document.content)
+    made = [generator, "generate", "-g", "python", "-i", "openapi.json", "-o", "."]
+    subprocess.run(made, cwd=tmp_path, capture_output=True, check=True)
+    program = str(Path(__file__).with_name("programs") / "generated.py")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, program, gateway.url, TOKEN]
+    used = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert used.returncode == 0, used.stdout + used.stderr
 
 
 def test_completion_is_typed_model(generated: GeneratedClient, caller: Any) -> None:

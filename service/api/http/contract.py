@@ -141,12 +141,15 @@ def _translate(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
     if "additionalProperties" in schema:
         extra = schema["additionalProperties"]
         result["additionalProperties"] = extra if isinstance(extra, bool) else _translate(extra, components)
-    if "allOf" in schema:
-        result["allOf"] = [_translate(part, components) for part in schema["allOf"]]
+    for every in ("allOf", "anyOf"):
+        if every in schema:
+            result[every] = [_translate(part, components) for part in schema[every]]
     if "oneOf" in schema:
         choose = _by_discriminator if "discriminator" in schema else _by_type
         result.update(choose(schema, components))
-    return {**result, "type": [result["type"], "null"]} if schema.get("nullable") else result
+    if schema.get("nullable") and "oneOf" not in schema:  # a choice has null among its types
+        result["type"] = [result["type"], "null"]
+    return result
 
 
 def _by_discriminator(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The contract as it is published: OpenAPI 3.0, which this program serves, and 3.1 and 3.2, derived from it.
 
-Keys for this program become sentences or are left out. The derived documents have a schema for the data of each event
-of a stream, and have operations that answer with JSON or a stream twice, so that each has one type of answer: the
-path of the stream ends in `#stream`, which clients do not send.
+Keys for this program become sentences or are left out. Refused fields that differ from another one in spelling only are
+left out, because generators make one name of both. The derived documents have a schema for the data of each event of a
+stream, and have operations that answer with JSON or a stream twice, so that each has one type of answer: the path of
+the stream ends in `#stream`, which clients do not send.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ _INTERNAL_KEYS = frozenset(
 )
 _EVENT_KEYS = frozenset({"x-content-schema", "x-end"})
 _NULL = {"type": "null"}
-_STREAM_REQUEST = {
-    "type": "object",
-    "required": ["stream"],
-    "properties": {"stream": {"type": "boolean", "const": True}},
+#: What is added to the requests of an operation that answers in both forms.
+_FORMS = {
+    "JsonRequest": {"type": "object", "properties": {"stream": {"enum": [False, None]}}},
+    "StreamRequest": {
+        "type": "object",
+        "required": ["stream"],
+        "properties": {"stream": {"type": "boolean", "const": True}},
+    },
 }
 
 
@@ -66,8 +71,18 @@ class PublishedContract:
 
 
 def to_openapi_3_0(contract: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `contract` for callers, without the keys meant for the program that serves it."""
-    return _to_public(contract, _INTERNAL_KEYS | _EVENT_KEYS)
+    """Return `contract` for callers, without the keys meant for the program that serves it.
+
+    A stream has no type: to generators it is one text, to Schemathesis a list of objects. Choices that include null say
+    `nullable`, too, which is all that some generators read.
+    """
+    document = _to_public(contract, _INTERNAL_KEYS | _EVENT_KEYS)
+    schemas = document["components"]["schemas"]
+    document = _with_nullable_choices(document, _null_components(contract), schemas)
+    for _, content in _streams_of(document["paths"]):
+        name = content["schema"]["$ref"].removeprefix(_PREFIX)
+        content["schema"] = {"description": schemas[name]["description"]}
+    return dict(document)
 
 
 def to_openapi_3_1(contract: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +91,12 @@ def to_openapi_3_1(contract: Mapping[str, Any]) -> dict[str, Any]:
     A stream is a string whose content is a list of events.
     https://json-schema.org/draft/2020-12/json-schema-validation#name-contentschema
     """
-    return _derive(contract, "3.1.1", lambda event: {"schema": _to_content(_STREAM, {"type": "array", "items": event})})
+
+    def to_stream(event: Any, example: Mapping[str, str]) -> dict[str, Any]:
+        text = "".join(f"{name}: {value}\n" for name, value in example.items())
+        return {"schema": _to_content(_STREAM, {"type": "array", "items": event}), "example": f"{text}\n"}
+
+    return _derive(contract, "3.1.1", to_stream)
 
 
 def to_openapi_3_2(contract: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,17 +104,16 @@ def to_openapi_3_2(contract: Mapping[str, Any]) -> dict[str, Any]:
 
     https://spec.openapis.org/oas/v3.2.0.html#sequential-media-types
     """
-    return _derive(contract, "3.2.0", lambda event: {"itemSchema": event})
+    return _derive(contract, "3.2.0", lambda event, example: {"itemSchema": event, "example": [example]})
 
 
-def _derive(contract: Mapping[str, Any], version: str, to_stream: Callable[[Any], Any]) -> dict[str, Any]:
+def _derive(contract: Mapping[str, Any], version: str, to_stream: Callable[[Any, Any], Any]) -> dict[str, Any]:
     document = _to_2020_12(_to_public(contract, _INTERNAL_KEYS), _null_components(contract))
     document["openapi"] = version
     document["paths"] = dict(_split(document["paths"]))
-    document["components"]["schemas"]["StreamRequest"] = _STREAM_REQUEST
-    for response in _responses(document["paths"]):
-        if _STREAM in response.get("content", {}):
-            response["content"][_STREAM] = to_stream(response["content"][_STREAM]["schema"])
+    document["components"]["schemas"] |= _FORMS
+    for response, content in _streams_of(document["paths"]):
+        response["content"][_STREAM] = to_stream(content["schema"], content["example"])
     return dict(document)
 
 
@@ -121,6 +140,8 @@ def _without_internal_keys(node: Any, keys: frozenset[str]) -> Any:
     if not isinstance(node, Mapping):
         return node
     public = {key: _without_internal_keys(value, keys) for key, value in node.items() if key not in keys}
+    if isinstance(node.get("properties"), Mapping):
+        public["properties"] = {name: public["properties"][name] for name in _distinct_fields(node["properties"])}
     notes = list(_pop_notes(public))
     if notes:
         public["description"] = " ".join(filter(None, (public.get("description", "").strip(), *notes)))
@@ -134,6 +155,31 @@ def _pop_notes(schema: dict[str, Any]) -> Iterator[str]:
     if "x-unsupported-values" in schema:
         for value, reason in schema.pop("x-unsupported-values").items():
             yield f"`{value}` is not supported: {reason}"
+
+
+def _distinct_fields(fields: Mapping[str, Any]) -> list[str]:
+    """Return the names of fields, without refused ones that differ from another in capitals and underscores only."""
+    refused = [name for name, field in fields.items() if isinstance(field, Mapping) and "x-unsupported" in field]
+    accepted = [name for name in fields if name not in refused]
+    first = {name.replace("_", "").lower(): name for name in reversed([*accepted, *refused])}
+    return [name for name in fields if name in accepted or name in first.values()]
+
+
+def _with_nullable_choices(node: Any, null: frozenset[str], schemas: Mapping[str, Any]) -> Any:
+    """Say `nullable` of a `oneOf` that is one schema or null: beside it."""
+    if isinstance(node, list):
+        return [_with_nullable_choices(value, null, schemas) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    result = {key: _with_nullable_choices(value, null, schemas) for key, value in node.items()}
+    others = [one for one in node.get("oneOf", ()) if one.get("$ref") not in null]
+    if len(others) != 1 or len(node["oneOf"]) == 1:
+        return result
+    only = schemas.get(others[0].get("$ref", "").removeprefix(_PREFIX), others[0])
+    kind = only.get("type")
+    if kind not in ("object", "string"):
+        return result
+    return result | {"type": kind, "nullable": True, "anyOf": result.pop("oneOf")}
 
 
 def _null_components(contract: Mapping[str, Any]) -> frozenset[str]:
@@ -179,18 +225,29 @@ def _to_content(media_type: str, schema: Any) -> dict[str, Any]:
 
 
 def _split(paths: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Separate operations that answer with JSON or with a stream, chosen by the field `stream` of the body."""
+    """Separate operations that answer with JSON or with a stream, as `stream` in the request says.
+
+    Where that is a field of the query, only the form with JSON is left: a query cannot follow `#stream`.
+    """
     for path, item in paths.items():
-        if "post" not in item or not _streams(item["post"]) or _JSON not in item["post"]["responses"]["200"]["content"]:
-            yield path, item
-            continue
-        yield path, item | {"post": _one_form(item["post"], _JSON)}
-        streamed = _one_form(item["post"], _STREAM)
-        streamed["operationId"] = item["post"]["operationId"].replace("create", "stream", 1)
-        streamed["summary"] += ", as a stream"
-        if "callbacks" in streamed:
-            streamed["callbacks"] = _renamed_callbacks(streamed["callbacks"])
-        yield f"{path}#stream", {"post": streamed}
+        both = [method for method, operation in item.items() if _has_both_forms(operation)]
+        yield path, item | {method: _one_form(item[method], _JSON) for method in both}
+        if "post" in both:
+            yield f"{path}#stream", {"post": _to_streamed(_one_form(item["post"], _STREAM))}
+
+
+def _has_both_forms(operation: Mapping[str, Any]) -> bool:
+    return bool(operation["responses"].get("200", {}).get("content", {}).keys() >= {_STREAM, _JSON})
+
+
+def _to_streamed(operation: dict[str, Any]) -> dict[str, Any]:
+    names = {
+        "operationId": operation["operationId"].replace("create", "stream", 1),
+        "summary": f"{operation['summary']}, as a stream",
+    }
+    if "callbacks" in operation:
+        names["callbacks"] = _renamed_callbacks(operation["callbacks"])
+    return operation | names
 
 
 def _renamed_callbacks(callbacks: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,24 +261,26 @@ def _renamed_callbacks(callbacks: Mapping[str, Any]) -> dict[str, Any]:
 
 def _one_form(operation: Mapping[str, Any], media_type: str) -> dict[str, Any]:
     """Return `operation` with one type of answer, and with the requests that get it."""
+    ok = operation["responses"]["200"]
+    responses = operation["responses"] | {"200": ok | {"content": {media_type: dict(ok["content"][media_type])}}}
+    if "requestBody" not in operation:
+        parameters = [one for one in operation["parameters"] if one.get("name") not in ("stream", "starting_after")]
+        return {**operation, "parameters": parameters, "responses": responses}
     streamed = media_type == _STREAM
-    body, ok = operation["requestBody"], operation["responses"]["200"]
+    body, form = operation["requestBody"], "StreamRequest" if streamed else "JsonRequest"
     request = body["content"][_JSON]
     examples = request["examples"].items()
-    schema = {"allOf": [request["schema"], {"$ref": f"{_PREFIX}StreamRequest"}]} if streamed else request["schema"]
     request = {
-        "schema": schema,
+        "schema": {"allOf": [request["schema"], {"$ref": _PREFIX + form}]},
         "examples": {name: one for name, one in examples if one["value"].get("stream", False) is streamed},
     }
-    responses = operation["responses"] | {"200": ok | {"content": {media_type: dict(ok["content"][media_type])}}}
     return {**operation, "requestBody": body | {"content": {_JSON: request}}, "responses": responses}
 
 
-def _streams(operation: Mapping[str, Any]) -> bool:
-    return _STREAM in operation["responses"].get("200", {}).get("content", {})
-
-
-def _responses(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _streams_of(paths: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield the responses that may be streams, with their content as a stream."""
     for item in paths.values():
         for operation in item.values():
-            yield from operation["responses"].values()
+            for response in operation["responses"].values():
+                if _STREAM in response.get("content", {}):
+                    yield response, response["content"][_STREAM]

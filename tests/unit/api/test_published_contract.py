@@ -15,7 +15,8 @@ from openapi_spec_validator import validate
 
 from service.api.http.contract import load_contract
 from service.api.http.published_contract import to_openapi_3_0, to_openapi_3_1, to_openapi_3_2
-from service.core.errors import KINDS
+from service.api.http.schema_validation import CompiledSchema
+from service.core.errors import KINDS, GatewayError
 
 Derive = Callable[[Mapping[str, Any]], dict[str, Any]]
 DERIVATIONS = pytest.mark.parametrize("derive", [to_openapi_3_0, to_openapi_3_1, to_openapi_3_2])
@@ -35,6 +36,14 @@ def keys_of(node: Any) -> Iterator[str]:
 def is_valid(document: Mapping[str, Any], schema: Mapping[str, Any], value: object) -> bool:
     root = {**schema, "components": document["components"]}
     return bool(jsonschema_rs.Draft202012Validator(root).is_valid(value))
+
+
+def accepts_3_0(document: dict[str, Any], schema: dict[str, Any], value: object) -> bool:
+    try:
+        CompiledSchema(schema, document).check(value)
+    except GatewayError:
+        return False
+    return True
 
 
 @DERIVATIONS
@@ -101,6 +110,55 @@ def test_json_and_stream_are_operations_of_their_own(derive: Derive) -> None:
     assert not is_valid(document, schema, asked)
     [example] = streamed["requestBody"]["content"]["application/json"]["examples"].values()
     assert example["value"]["stream"] is True
+
+
+@DERIVED
+def test_json_form_refuses_stream(derive: Derive) -> None:
+    document = derive(load_contract())
+    schema = document["paths"][CHAT]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    asked = {"messages": [{"role": "user", "content": "hi"}]}
+    assert all(is_valid(document, schema, asked | more) for more in ({}, {"stream": False}, {"stream": None}))
+    assert not is_valid(document, schema, asked | {"stream": True})
+
+
+@DERIVED
+def test_operation_whose_query_chooses_the_form_has_json_only(derive: Derive) -> None:
+    paths = derive(load_contract())["paths"]
+    operation = paths["/v1/responses/{response_id}"]["get"]
+    assert list(operation["responses"]["200"]["content"]) == ["application/json"]
+    assert {one.get("name") for one in operation["parameters"]}.isdisjoint({"stream", "starting_after"})
+    assert list(paths["/v1/runs/{run_id}/events"]["get"]["responses"]["200"]["content"]) == ["text/event-stream"]
+
+
+@DERIVED
+def test_stream_has_example(derive: Derive) -> None:
+    content = derive(load_contract())["paths"][f"{CHAT}#stream"]["post"]["responses"]["200"]["content"]
+    example = content["text/event-stream"]["example"]
+    data = example.removeprefix("data: ") if isinstance(example, str) else example[0]["data"]
+    assert orjson.loads(data)["object"] == "chat.completion.chunk"
+
+
+def test_choice_with_null_is_nullable_in_3_0() -> None:
+    document = to_openapi_3_0(load_contract())
+    run = document["components"]["schemas"]["Run"]["properties"]
+    for field, kind in (("error", "object"), ("finish_reason", "string")):
+        assert (run[field]["type"], run[field]["nullable"]) == (kind, True)
+        assert accepts_3_0(document, run[field], None)
+    assert accepts_3_0(document, run["finish_reason"], "stop")
+    assert not accepts_3_0(document, run["finish_reason"], "end")
+    assert accepts_3_0(document, run["error"], ENVELOPE["error"])
+    assert not accepts_3_0(document, run["error"], {})
+
+
+@DERIVATIONS
+def test_fields_differ_in_more_than_their_spelling(derive: Derive) -> None:
+    schemas = derive(load_contract())["components"]["schemas"]
+    for name, schema in schemas.items():
+        fields = [field.replace("_", "").lower() for field in schema.get("properties", ())]
+        assert len(fields) == len(set(fields)), name
+    assert "session_key" in schemas["RunRequest"]["properties"]
+    assert "sessionKey" in schemas["ToolInvocationRequest"]["properties"]
+    assert "sessionKey" in schemas["ChatCompletionRequest"]["properties"]  # refused, both of them
 
 
 @DERIVED
