@@ -134,7 +134,7 @@ def parse_idempotency_key(
     key = header("idempotency-key")
     if key is None:
         return None
-    fields = {name: value for name, value in body.items() if name not in _DELIVERY}
+    fields = {name: value for name, value in body.items() if value is not None and name not in _DELIVERY}
     headers = [header(name) for name in _IDENTITY_HEADERS]
     # Only where they are sent, so that keys of requests without them stay known.
     headers += [value for value in (chat_key, header("x-openclaw-task")) if value is not None]

@@ -17,6 +17,9 @@ class Explanation:
     remedy: str
 
 
+#: Those that no HTTP operation returns.
+_WEBSOCKET_CODES = frozenset({"protocol_mismatch", "unknown_method", "too_many_requests", "run_failed"})
+
 _WAIT = "Try again after the seconds in `Retry-After`, or a little later; OpenAI's SDKs do so by themselves."
 _OPERATOR = "Tell the operator the `x-request-id`: the gateway's log has the details under it."
 
@@ -256,7 +259,7 @@ _PAGE = """<!doctype html>
 </head>
 <body>
 <h1><code>{code}</code></h1>
-<p>HTTP status {status} ({phrase}), type <code>{type}</code>. {retry}</p>
+<p>{status}, type <code>{type}</code>. {retry}</p>
 <h2>Why</h2>
 <p>{why}</p>
 <h2>What to do</h2>
@@ -269,11 +272,12 @@ _PAGE = """<!doctype html>
 def to_page(code: str) -> bytes:
     """Return the page of an error code as HTML; raises `KeyError` for one that is unknown."""
     kind, explanation = KINDS[code], EXPLANATIONS[code]
+    phrase = HTTPStatus(kind.status).phrase
+    status = "Of the WebSocket only" if code in _WEBSOCKET_CODES else f"HTTP status {kind.status} ({phrase})"
     retry = "" if kind.retryable else "Clients should not repeat the request by themselves."
     return _PAGE.format(
         code=code,
-        status=kind.status,
-        phrase=HTTPStatus(kind.status).phrase,
+        status=status,
         type=kind.type,
         retry=retry,
         why=_to_html(explanation.why),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 _API = "/v1"
+_MAX_CHARACTERS = 1000
 _COMPLETIONS = "/v1/chat/completions"
 #: The first part of paths of OpenAI's API that this gateway does not have.
 _NOT_OFFERED = frozenset(
@@ -50,8 +51,9 @@ def suggest_path(path: str, is_known: Callable[[str], bool]) -> str | None:
 
     `is_known` returns True for a path of this gateway.
     """
-    for candidate in _variants(path):
-        if candidate not in (path, "/") and is_known(candidate):
+    for candidate in _variants(path) if len(path) <= _MAX_CHARACTERS else ():
+        # What follows these is one of a few names, which the router does not look at.
+        if candidate not in (path, "/") and not candidate.startswith(("/docs/", "/ui/")) and is_known(candidate):
             return f"Use {candidate}."
     part = next(iter(_relative(path).strip("/").split("/")))
     if part in _NOT_OFFERED:
@@ -72,7 +74,7 @@ def _variants(path: str) -> Iterator[str]:
 
 
 def _normalize(path: str) -> str:
-    return re.sub("/+", "/", path[:1000]).rstrip("/") or "/"
+    return re.sub("/+", "/", path[:_MAX_CHARACTERS]).rstrip("/") or "/"
 
 
 def _relative(path: str) -> str:

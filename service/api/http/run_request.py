@@ -36,7 +36,8 @@ def parse_run_request(body: Mapping[str, Any], idempotency_key: str | None, prin
     metadata = body.get("metadata")
     key = None
     if idempotency_key:
-        key = IdempotencyKey.of(idempotency_key, orjson.dumps(["run", body], option=orjson.OPT_SORT_KEYS))
+        fields = {name: value for name, value in body.items() if value is not None}
+        key = IdempotencyKey.of(idempotency_key, orjson.dumps(["run", fields], option=orjson.OPT_SORT_KEYS))
     return AgentRequest(
         principal=principal,
         protocol=Protocol.HTTP,

@@ -33,7 +33,7 @@ _TOKEN_BYTES = frozenset(byte for byte in range(256) if re.fullmatch(_TOKEN, chr
 _MAX_LINE_BYTES = MAX_TARGET_BYTES + 64  # the target, and room for a method and a version
 
 #: Fields that determine the caller or the framing; a repetition makes the request ambiguous.
-_SINGLETONS = frozenset({"host", "content-length", "content-type", "authorization", "x-request-id"})
+_SINGLETONS = frozenset({"host", "content-length", "content-type", "authorization", "idempotency-key", "x-request-id"})
 _OWN_PREFIX = "x-openclaw-"
 
 

@@ -312,6 +312,8 @@ def test_page_is_off_unless_it_is_switched_on(gateway: LiveGateway, path: str) -
         ),
         ("/v1/responses/x/y", "See /openapi.json for the paths of this gateway."),
         ("/moderations", "OpenAI's /v1/moderations is not offered. Send such requests to a model provider."),
+        ("/docs/errors/", "See /openapi.json for the paths of this gateway."),
+        (f"/v1/sessions/{'x' * 5000}", "See /openapi.json for the paths of this gateway."),
         ("/docs/x", "See /openapi.json for the paths of this gateway."),
         ("/nowhere", "See /openapi.json for the paths of this gateway."),
     ],

@@ -96,6 +96,13 @@ def test_differently_formatted_body_is_same_request(talk: httpx.Client) -> None:
     assert first.json() == second.json()
 
 
+@pytest.mark.parametrize("more", [{"temperature": None, "tools": None}, {"usage": None}, {"stream_options": None}])
+def test_null_field_is_same_as_none(talk: httpx.Client, more: dict[str, Any]) -> None:
+    key = new_key()
+    first = ask(talk, "with or without null", headers=key)
+    assert ask(talk, "with or without null", headers=key, **more).json() == first.json()
+
+
 def test_concurrent_requests_wait_for_one_run(talk: httpx.Client, upstream: Upstream) -> None:
     key, before = new_key(), len(upstream.requests)
     headers = key | {"x-openclaw-model": "stub/slow"}

@@ -99,7 +99,7 @@ def test_key_starts_one_run_whichever_process_gets_it(here: httpx.Client, there:
         assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
         assert again.headers["Idempotency-Replayed"] == "true"
     run = ended(there, first)
-    assert start(there, key=key).json() == run
+    assert start(there, key=key).json() == run == start(there, key=key, metadata=None).json()
     assert error_of(start(here, "other", key=key)) == (409, "idempotency_key_reused", "Idempotency-Key")
     assert error_of(ask(here, "hi", headers={"Idempotency-Key": key}))[1] == "idempotency_key_reused"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import orjson
 import pytest
 
 from handlers.docs import get_docs_asset, get_error_page
+from service.api.http.contract import load_contract
 from service.core.errors import KINDS
 
 
@@ -20,7 +22,9 @@ def test_page_gets_its_files(asset: str) -> None:
 @pytest.mark.parametrize("code", KINDS)
 def test_page_of_error_says_why_and_what_to_do(code: str) -> None:
     page = b"".join(get_error_page(code)({"REQUEST_METHOD": "GET"}, lambda *_: None)).decode()
-    assert f"<h1><code>{code}</code></h1>\n<p>HTTP status {KINDS[code].status} (" in page
+    returned = f'"{code}"' in orjson.dumps(load_contract()["components"]["responses"]).decode()
+    where = f"HTTP status {KINDS[code].status} (" if returned else "Of the WebSocket only"
+    assert f"<h1><code>{code}</code></h1>\n<p>{where}" in page
     assert len(re.findall(r"<h2>[\w ]+</h2>\n<p>[^\n]+\.</p>", page)) == 2
     assert "`" not in page
 

@@ -80,6 +80,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "endless Content-Length": (_post(b"Content-Length: 1" + b"0" * 18), "malformed_request"),
     "two Content-Types": (_post(b"Content-Type: a/b", b"Content-Type: a/b"), "malformed_request"),
     "two Authorizations": (_post(b"Authorization: Bearer a", b"authorization: Bearer b"), "malformed_request"),
+    "two idempotency keys": (_post(b"Idempotency-Key: a", b"idempotency-key: a"), "malformed_request"),
     "two request ids": (_post(b"x-request-id: a", b"X-Request-Id: b"), "malformed_request"),
     "two of our own": (_post(b"x-openclaw-agent-id: a", b"X-OpenClaw-Agent-Id: a"), "malformed_request"),
     "length and chunked": (_post(b"Content-Length: 5", b"Transfer-Encoding: chunked"), "malformed_request"),
