@@ -65,13 +65,7 @@ def agent(
     local: bool,
     as_json: bool,
 ) -> None:
-    """Run one turn of an agent through the gateway, or in this process with --local.
-
-    \b
-    Examples:
-      openclaw agent "What is in the workspace?"
-      git diff | openclaw agent - --agent reviewer --stream
-    """  # noqa: D301  # click's marker for unwrapped lines
+    """Run one turn of an agent through the gateway, or in this process with --local."""
     if (text is None) == (message is None):
         raise click.UsageError("Give the message once, as TEXT or with --message.")
     if stream and as_json:

@@ -22,10 +22,7 @@ def backup(locations: Locations, file: Path, *, force: bool, as_json: bool) -> N
     """Write the database to FILE while the gateway goes on.
 
     It has conversations, runs, API keys (as hashes) and usage; the configuration is a file of its own.
-
-    \b
-    Example: openclaw backup /backups/openclaw-$(date +%F).sqlite
-    """  # noqa: D301  # click's marker for unwrapped lines
+    """
     from service.storage.database.backups import back_up
 
     if file.exists() and not force:

@@ -32,10 +32,7 @@ def chat(
     """Talk with an agent, through the gateway or in this process with --local.
 
     The conversation is the agent's session `main` unless --session-key names another one.
-
-    \b
-    Example: openclaw chat --agent coder --session-key refactoring
-    """  # noqa: D301  # click's marker for unwrapped lines
+    """
     client = open_client(locations, local=local)
     from service.cli.client.agent import resolve_session
 

@@ -322,6 +322,7 @@ def test_every_command_has_help_with_examples_that_it_takes(tmp_path: Path) -> N
     for words, command in commands.items():
         assert command.help, words
         shown = command.get_help(click.Context(command))
+        assert re.findall(r"\bExamples?:", shown) == ["Examples:"], words
         for example in EXAMPLES[words]:
             assert f"  {example}\n" in f"{shown}\n"
             [ours] = [part for part in re.split(r"[|>]", example) if part.strip().startswith("openclaw ")]
