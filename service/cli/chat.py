@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from service.cli.client.agent import AgentClient
 
 _HELP = "/new begins a new conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer. A final \\ continues the line."
+
+#: A command, known or not; a path, such as /etc/hosts, is none.
+_COMMAND = re.compile(r"/[\w-]+(?!\S)")
+
+#: A message that begins with a slash.
+_ESCAPED = re.compile(r"//(?=\S)")
 
 
 @click.command()
@@ -47,7 +54,7 @@ def chat(
 
 
 def _converse(client: AgentClient, agent_id: str | None, key: str, model: str | None, *, is_terminal: bool) -> bool:
-    """Answer what is typed until its end; return True if a turn failed."""
+    """Answer what is typed until its end; return True if a turn failed or a line was not sent."""
     from service.cli.client.agent import AgentFailure, AgentInvocation
     from service.core.ids import new_uuid
 
@@ -56,11 +63,15 @@ def _converse(client: AgentClient, agent_id: str | None, key: str, model: str | 
         if text == "/new":
             key = f"chat-{new_uuid()}"
             _show(f"A new conversation: {key}")
-        elif text.startswith("/"):
+        elif text in ("/", "/help"):
             _show(_HELP)
+        elif _COMMAND.match(text):
+            failed = True
+            _show(f"There is no such command. Write /{text.split()[0]} to send it as text. {_HELP}")
         else:
+            message = text[1:] if _ESCAPED.match(text) else text
             try:
-                run_turn(client, AgentInvocation(text, agent_id, key, model, None), stream=True)
+                run_turn(client, AgentInvocation(message, agent_id, key, model, None), stream=True)
             except AgentFailure as failure:
                 failed = True
                 failure.show()

@@ -25,12 +25,37 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_each_line_is_a_turn_of_one_session(home: Home) -> None:
-    done = home.run("chat", "--local", text="one\ntwo\\\nthree\n\n/new\n/huh\nfour\n/exit\nfive\n")
+    done = home.run("chat", "--local", text="one\ntwo\\\nthree\n\n/new\n/help\nfour\n/exit\nfive\n")
     assert (done.status, done.out) == (0, "one\ntwo\nthree\nfour\n")
     assert "/new begins" in done.err
     sessions = home.run("sessions", "list", "--json").json["sessions"]
     counts = {one["key"].split(":")[-1].partition("-")[0]: one["message_count"] for one in sessions}
     assert counts == {"main": 4, "chat": 2}
+
+
+@pytest.mark.parametrize(
+    ("line", "sent"),
+    [
+        ("/etc/hosts what is it", "/etc/hosts what is it"),
+        ("/etc/", "/etc/"),
+        ("/ is the root", "/ is the root"),
+        ("//new", "/new"),
+        ("//etc is a directory", "/etc is a directory"),
+        ("// a comment", "// a comment"),
+        ("//", "//"),
+    ],
+)
+def test_message_may_begin_with_a_slash(home: Home, line: str, sent: str) -> None:
+    done = home.run("chat", "--local", text=f"{line}\n")
+    assert (done.status, done.out) == (0, f"{sent}\n")
+    assert "/new begins" not in done.err
+
+
+@pytest.mark.parametrize("line", ["/huh", "/model echo", "/new topic"])
+def test_unknown_command_is_not_sent_and_says_how(home: Home, line: str) -> None:
+    done = home.run("chat", "--local", text=f"{line}\nhello\n")
+    assert (done.status, done.out) == (1, "hello\n")
+    assert f"Write /{line.split(maxsplit=1)[0]} to send it" in done.err
 
 
 def test_failed_turn_is_reported_and_the_conversation_goes_on(home: Home) -> None:
