@@ -29,6 +29,7 @@ def mock(port: int, token: str, model: str) -> None:
     from service.cli.shared.serve import serve
     from service.models.scripted import check_name
 
+    model = model.removeprefix("scripted/")
     try:
         check_name(model)
     except GatewayError as error:
@@ -50,5 +51,5 @@ def _mock_config(token: str, model: str) -> dict[str, Any]:
         },
         "agents": {"defaults": {"model": f"scripted/{model}"}},
         "embeddings": {"model": "scripted/echo"},
-        "models": {"providers": {"scripted": {"api": "scripted"}}},
+        "models": {"providers": {"scripted": {"api": "scripted"}}, "retry": {"attempts": 1}},
     }

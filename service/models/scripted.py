@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 import orjson
 
 from service.core import concurrency
-from service.core.errors import KINDS, GatewayError
+from service.core.errors import GatewayError
 from service.core.messages import Message, Role, StopReason, ToolCall, ToolChoiceMode, Usage
 from service.models.embeddings import EmbeddingRequest, Embeddings
 from service.models.output_format import JSON_OBJECT, JSON_SCHEMA
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
+from service.models.scripted_errors import is_scripted_error, scripted_error
 
 _EMPTY_INPUT_TEXT = "You said nothing."
 _SLOW_TEXT = "This answer comes slowly, word by word, so that there is time to leave before it ends."
@@ -37,7 +38,7 @@ class ScriptedProvider:
     * `count-N` counts from 1 to N, at most 999999; `slow` sends a word every 0.1 s
     * `silent` waits until it is closed; `stuck` does so after one word
     * `tools` calls the first function offered, unless the last message is a tool's result; then it is `echo`
-    * `fail-CODE` raises `GatewayError(CODE)`; `fail-midway` sends a few words and then raises `provider_error`
+    * `fail-CODE` raises `scripted_error(CODE)`; `fail-midway` sends a few words and then raises `provider_error`
 
     Where a request asks for JSON, a text that is none (or, for `json_object`, no object) becomes its member `text`. Any
     other id is `provider_rejected_request`. A tool choice that requires a function is met with a call of it with
@@ -56,7 +57,7 @@ class ScriptedProvider:
             while True:
                 self._sleep(3600)
         if model.startswith("fail-") and model != "fail-midway":
-            raise _failure(model.removeprefix("fail-"))
+            raise scripted_error(model.removeprefix("fail-"))
         words = _words(request)
         if model != "fail-midway" and (name := _required_function(request)):
             return _call_of(name, request)
@@ -76,7 +77,7 @@ class ScriptedProvider:
     def embed(self, request: EmbeddingRequest) -> Embeddings:
         """Return a vector of length 1 for each input, the same for equal inputs; `fail-CODE` fails."""
         if request.model.startswith("fail-"):
-            raise _failure(request.model.removeprefix("fail-"))
+            raise scripted_error(request.model.removeprefix("fail-"))
         size = request.dimensions or _EMBEDDING_SIZE
         texts = [one if isinstance(one, str) else " ".join(map(str, one)) for one in request.inputs]
         return Embeddings(tuple(_vector(text, size) for text in texts), sum(len(text.split()) for text in texts))
@@ -90,14 +91,6 @@ def _vector(text: str, size: int) -> list[float]:
     numbers = [byte - 127.5 for byte in seed]
     length = math.hypot(*numbers)
     return [number / length for number in numbers]
-
-
-def _failure(code: str) -> GatewayError:
-    if code not in KINDS:
-        return GatewayError(
-            "provider_rejected_request", f"Unknown error code {code!r}. Use one of the codes in openapi.yaml."
-        )
-    return GatewayError(code, f"This model always fails with {code}.")
 
 
 def _words(request: ModelRequest) -> Iterator[str]:
@@ -131,8 +124,8 @@ def _plain_words(request: ModelRequest) -> Iterator[str]:
 def check_name(model: str) -> None:
     """Raise `GatewayError` for the name of a model that answers nothing but that it is unknown."""
     if model.startswith("fail-") and model != "fail-midway":
-        if model.removeprefix("fail-") not in KINDS:
-            raise _failure(model.removeprefix("fail-"))
+        if not is_scripted_error(model.removeprefix("fail-")):
+            raise scripted_error(model.removeprefix("fail-"))
     elif model not in _NAMES and not _COUNT.fullmatch(model):
         raise _unknown(model)
 

@@ -24,6 +24,7 @@ logger = logging.getLogger("openclaw.http")
 
 _CALLER_LEFT = 499  # nginx's status for it
 _LAST_READ_SECONDS = 0.25
+_WITHOUT_RUN = (401, 405)  # of the contract's errors; scripted models end runs with them
 
 
 def run_headers(run: Run) -> list[tuple[str, str]]:
@@ -110,7 +111,7 @@ class Caller:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._watch.__exit__(kind, error, trace)
-        if self._run is not None and isinstance(error, GatewayError):
+        if self._run is not None and isinstance(error, GatewayError) and error.status not in _WITHOUT_RUN:
             error.headers.update(delivery_headers(self._run))
         del self._watch  # it refers to this object, and a reference cycle would keep the request's body
 

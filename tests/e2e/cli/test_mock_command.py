@@ -21,7 +21,7 @@ import httpx
 
 @pytest.fixture(scope="session")
 def openclaw_mock_arguments():
-    return ("--model", "count-3")
+    return ("--model", "NAME")
 
 
 def test_arguments_and_endpoints(openclaw_mock):
@@ -52,10 +52,13 @@ def test_documented_tests_pass_and_arguments_apply(tmp_path: Path) -> None:
     ]
     assert "provider_unavailable" in KINDS
     assert "2 passed" in run_pytest(documented, tmp_path)
-    assert "1 passed" in run_pytest("import pytest\n" + EVERYTHING, tmp_path)
+    for name in ("count-3", "scripted/count-3"):
+        assert "1 passed" in run_pytest("import pytest\n" + EVERYTHING.replace("NAME", name), tmp_path)
 
 
-@pytest.mark.parametrize("model", ["nonsense", "count-x", "fail-nonsense", ""])
+@pytest.mark.parametrize(
+    "model", ["nonsense", "scripted/nonsense", "count-x", "fail-nonsense", "fail-run_events_gone", ""]
+)
 def test_model_that_there_is_not_ends_the_command(model: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "service", "mock", "--model", model]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)

@@ -11,10 +11,12 @@ import httpx
 import orjson
 import pytest
 import yaml
+from support.conformance import Conformance
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.polling import until
 
 from service.api.http.contract import load_contract
+from service.core.errors import KINDS
 
 CONTRACT = load_contract()
 CHAT = "/v1/chat/completions"
@@ -50,26 +52,81 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
         yield running
 
 
-def test_every_example_of_an_error_is_returned_with_a_link_to_its_page(scripted: LiveGateway) -> None:
-    statuses = {
-        code: int(status)
-        for item in CONTRACT["paths"].values()
-        for operation in item.values()
-        for status, response in operation["responses"].items()
-        if "$ref" in response
-        for code in _examples_of(response["$ref"])
-    }
-    assert len(ERRORS) > 50
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=scripted.url, headers=headers, timeout=30) as http:
-        for code, example in ERRORS.items():
-            failing = {"x-openclaw-model": f"scripted/fail-{code}"}
-            answer = http.post(CHAT, json={"messages": [{"role": "user", "content": "hi"}]}, headers=failing)
+#: What asks a model, with a body that it takes.
+ASKING: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/responses": {"input": "hi"},
+    "/v1/embeddings": {"model": "openclaw", "input": "hi"},
+}
+#: Where the examples have none.
+PARAMS = {"missing_credentials": "authorization", "invalid_api_key": "authorization"}
+TO_REPEAT = {"rate_limit_exceeded", "too_many_runs", "too_many_failed_attempts", "overloaded", "too_many_connections"}
+
+
+def listed_errors(path: str) -> dict[str, int]:
+    """The codes that an operation answers with, and their statuses."""
+    responses = CONTRACT["paths"][path]["post"]["responses"]
+    shared = {status: response["$ref"] for status, response in responses.items() if "$ref" in response}
+    return {code: int(status) for status, reference in shared.items() for code in _examples_of(reference)}
+
+
+def fail(http: httpx.Client, path: str, code: str, **fields: Any) -> httpx.Response:
+    return http.post(path, json=ASKING[path] | fields, headers={"x-openclaw-model": f"scripted/fail-{code}"})
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [(CHAT, {}), (CHAT, {"stream": True}), ("/v1/responses", {}), ("/v1/embeddings", {})],
+    ids=["chat", "stream", "responses", "embeddings"],
+)
+def test_every_error_of_an_operation_is_returned_as_it_is_described(
+    scripted: LiveGateway, path: str, fields: dict[str, Any]
+) -> None:
+    listed, contract = listed_errors(path), Conformance()
+    assert len(listed) > 50
+    with scripted.client() as http:
+        for code, status in listed.items():
+            answer, example = fail(http, path, code, **fields), ERRORS[code]
+            contract.check(answer)
             error = answer.json()["error"]
-            assert (answer.status_code, error["code"], error["type"]) == (statuses[code], code, example["type"])
-            assert error.keys() == example.keys()
+            assert (answer.status_code, error["code"], error["type"]) == (status, code, example["type"])
+            if path == CHAT:  # whose fields the examples name
+                assert error["param"] == PARAMS.get(code, example["param"])
+            assert ("retry-after" in answer.headers) is (code in TO_REPEAT)
             assert answer.headers["link"] == f'</docs/errors/{code}>; rel="describedby"'
             assert http.get(f"/docs/errors/{code}").status_code == 200
+
+
+@pytest.mark.parametrize("path", ASKING)
+def test_error_of_other_operations_is_no_model(scripted: LiveGateway, path: str) -> None:
+    others = KINDS.keys() - listed_errors(path)
+    assert others > {"run_events_gone", "unknown_method"}
+    with scripted.client() as http:
+        for code in (*others, "nonsense"):
+            answer = fail(http, path, code)
+            Conformance().check(answer)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "token", "code"),
+    [
+        ("POST", "", "missing_credentials"),
+        ("POST", "Bearer wrong", "invalid_api_key"),
+        ("PUT", f"Bearer {TOKEN}", "method_not_allowed"),
+    ],
+)
+def test_model_that_refuses_has_the_headers_of_the_refusal(
+    scripted: LiveGateway, method: str, token: str, code: str
+) -> None:
+    with scripted.client() as http:
+        real = http.request(method, CHAT, json=ASKING[CHAT], headers={"Authorization": token})
+        played = fail(http, CHAT, code)
+    assert real.json()["error"] | {"message": ""} == played.json()["error"] | {"message": ""}
+    changing = {"x-request-id", "date", "content-length", "connection"}  # the last as bodies are read or not
+    assert {name: value for name, value in real.headers.items() if name not in changing} == {
+        name: value for name, value in played.headers.items() if name not in changing
+    }
 
 
 def _examples_of(reference: str) -> Any:
