@@ -40,6 +40,7 @@ _UNCOUNTED_BYTES = 128 * 1024  # of a message; most are smaller
 _COUNTED_BYTES = 1024 * 1024
 _PAUSE_SECONDS = 0.0001  # not 0: gevent polls sockets and timers in between
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_VERSION_KEY, _VERSION = "HTTP_SEC_WEBSOCKET_VERSION", "13"
 _MAX_REASON_BYTES = 120  # a close frame has room for 123
 
 _log = logging.getLogger("openclaw.websocket")
@@ -67,7 +68,8 @@ def accept_upgrade(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
     response = protocol.accept(Request(environ.get("PATH_INFO", "/"), Headers(kept)))
     if response.status_code != 101:  # noqa: PLR2004 - "Switching Protocols"
         text = f"The WebSocket upgrade is invalid: {protocol.handshake_exc}."
-        raise GatewayError("malformed_request", text)
+        headers = None if environ.get(_VERSION_KEY) == _VERSION else {"Sec-WebSocket-Version": _VERSION}
+        raise GatewayError("malformed_request", text, headers=headers)
     return [(name, value) for name, value in response.headers.raw_items() if name.lower() != "date"]
 
 

@@ -196,6 +196,15 @@ def test_malformed_upgrade_gets_error_envelope(
     Conformance().check_error(body)
 
 
+@pytest.mark.parametrize(("version", "named"), [("12", "13"), ("", "13"), ("13, 8", "13"), ("13", None)])
+def test_upgrade_to_another_version_is_refused_with_the_one_that_is_spoken(
+    gateway: LiveGateway, version: str, named: str | None
+) -> None:
+    changed = {"Sec-WebSocket-Version": version} if named else {"Sec-WebSocket-Key": "short"}
+    status, headers, _ = upgrade(gateway, UPGRADE | changed)
+    assert (status, headers["Sec-WebSocket-Version"]) == (400, named)
+
+
 def test_only_get_is_upgraded(gateway: LiveGateway) -> None:
     status, _, body = upgrade(gateway, UPGRADE, path="/healthz", method="POST")
     assert (status, body["error"]["code"]) == (405, "method_not_allowed")
