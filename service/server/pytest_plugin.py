@@ -1,11 +1,13 @@
 """A pytest plugin with a fixture, `openclaw_mock`: a running `openclaw mock` for tests of what calls a gateway.
 
-It imports nothing of the gateway: pytest loads it wherever the gateway is installed.
+It imports nothing of the gateway, and is installed as `pytest_openclaw`: pytest loads it wherever the gateway is
+installed, also for projects with a package `service` or `handlers` of their own.
 """
 
 from __future__ import annotations
 
 import collections
+import os
 import re
 import secrets
 import subprocess
@@ -44,7 +46,8 @@ def openclaw_mock(openclaw_mock_arguments: tuple[str, ...]) -> Iterator[MockGate
     """A running mock gateway, which all tests share."""
     token = secrets.token_urlsafe(16)
     command = [sys.executable, "-m", "service", "mock", "--token", token, *openclaw_mock_arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    output, error = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(command, env=_environment(), stdout=output, stderr=error, text=True) as process:
         try:
             yield MockGateway(_wait_until_listening(process), token)
         finally:
@@ -53,6 +56,11 @@ def openclaw_mock(openclaw_mock_arguments: tuple[str, ...]) -> Iterator[MockGate
                 process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without packages of the tested project, of which one may be called `service`, too."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONSAFEPATH": "1"}
 
 
 def _wait_until_listening(process: subprocess.Popen[str]) -> str:

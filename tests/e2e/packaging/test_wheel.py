@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -78,7 +79,8 @@ def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile, dist_in
     packed = {name for name in wheel.namelist() if not name.startswith(f"{dist_info}/")}
     files = [path for page in PAGES for path in page.rglob("*") if path.suffix not in (".py", ".pyc", "")]
     pages = {path.relative_to(CHECKOUT).as_posix() for path in files}
-    assert packed == modules | pages | {"service/openapi.yaml", "service/openapi.json", "service/_version.py"}
+    others = {"service/openapi.yaml", "service/openapi.json", "service/_version.py", "pytest_openclaw.py"}
+    assert packed == modules - {"service/server/pytest_plugin.py"} | pages | others
 
 
 MIGRATING_PROGRAM = """
@@ -126,6 +128,49 @@ def test_the_licence_comes_with_its_text(
 def test_the_command_is_openclaw(distribution: PathDistribution) -> None:
     [command] = distribution.entry_points.select(group="console_scripts")
     assert (command.name, command.value) == ("openclaw", "service.__main__:main")
+
+
+TEST_OF_A_PROJECT = """
+import urllib.request
+import handlers
+from service.maths import double
+
+def test_mock(openclaw_mock):
+    assert double(2) == handlers.FOUR
+    headers = {"Authorization": f"Bearer {openclaw_mock.token}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{openclaw_mock.base_url}/models", headers=headers)) as answer:
+        assert answer.status == 200
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the wheel; what that needs is in the environment of the tests."""
+    environment = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    [packages] = environment.glob("lib/python*/site-packages")
+    wheel.extractall(packages)
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return environment / "bin" / "python"
+
+
+@pytest.mark.parametrize("options", [["-m"], ["-P", "-m"]], ids=["python -m pytest", "pytest"])
+@pytest.mark.parametrize("on_path", [True, False], ids=["PYTHONPATH", "plain"])
+def test_plugin_works_in_a_project_with_packages_of_the_same_names(
+    installed: Path, tmp_path: Path, options: list[str], *, on_path: bool
+) -> None:
+    for name, text in (("service", ""), ("handlers", "FOUR = 4")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    (tmp_path / "service" / "maths.py").write_text("def double(x):\n    return 2 * x\n")
+    (tmp_path / "test_maths.py").write_text(TEST_OF_A_PROJECT)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"PYTHONPATH": str(tmp_path)} if on_path else {}
+    command = [str(installed), *options, "pytest", "-q", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "1 passed" in run.stdout, run.stdout + run.stderr
 
 
 def test_invalid_contract_fails_build_with_reason(sources: Path, tmp_path: Path) -> None:
