@@ -22,6 +22,11 @@ from service.storage.sessions.keys import SESSION_KEY_HEADER, default_session_ke
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 NAME["x-expected"] = "a string without control characters"
+#: Refused if it is blank, as `str.isspace` says.
+MESSAGE = {"type": "string", "minLength": 1}
+MESSAGE["x-pattern"] = (
+    "[^\\t-\\r\\u001c-\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]"
+)
 NO_ATTACHMENTS = {
     "type": "array",
     "maxItems": 0,

@@ -138,28 +138,34 @@ def _operation(name: str, description: str) -> dict[str, Any]:
 
 
 def _request(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    params = _without_notes(schema)
+    params, needed = _without_notes(schema), bool(schema["required"] or "anyOf" in schema)
+    if not needed:
+        params["type"] = ["object", "null"]
     payload = {
         "type": "object",
-        "required": ["type", "id", "method", *(["params"] if schema["required"] else [])],
+        "required": ["type", "id", "method", *(["params"] if needed else [])],
         "properties": {
             "type": {"const": "req"},
             "id": {"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARACTERS},
             "method": {"const": name},
             "params": params,
-            "traceparent": {"type": "string", "description": "Of W3C's Trace Context; the run continues it."},
+            "traceparent": {
+                "description": "Of W3C's Trace Context, whose trace the run continues; what is none is ignored."
+            },
         },
     }
     return {"summary": f"A request of the method {name}", "payload": payload}
 
 
 def _without_notes(node: Any) -> Any:
-    """Return a schema as JSON Schema: without keys for this program, with null as a type, and `x-values` as `enum`."""
+    """Return a schema as JSON Schema: without keys for this program and with null as a type.
+
+    `x-values` and `x-pattern` are what a method checks by itself, in words of its own.
+    """
     if isinstance(node, list):
         return [_without_notes(value) for value in node]
     if not isinstance(node, Mapping):
         return node
     kept = {key: _without_notes(value) for key, value in node.items() if not key.startswith("x-") and key != "nullable"}
-    if "x-values" in node:
-        kept["enum"] = node["x-values"]
+    kept |= {name: node[key] for key, name in (("x-values", "enum"), ("x-pattern", "pattern")) if key in node}
     return kept | {"type": [kept["type"], "null"]} if node.get("nullable") else kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from service.api.http.deferred_schema import DeferredSchema
@@ -82,8 +82,8 @@ class Method:
     """A row of the table.
 
     `function` returns the response's payload or raises `GatewayError`. `properties` are the schemas of its parameters
-    (as in the contract), `required` the mandatory ones. `ignored` are parameters of the protocol without effect here;
-    all others are refused by name.
+    (as in the contract), `required` the mandatory ones; of `any_of` there must be one that is not empty. `ignored` are
+    parameters of the protocol without effect here; all others are refused by name.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Method:
         properties: Mapping[str, Any] | None = None,
         required: Iterable[str] = (),
         ignored: Iterable[str] = (),
+        any_of: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.scope = scope
@@ -103,6 +104,9 @@ class Method:
         fields = {**checked["properties"], **{field: {} for field in ignored}}
         #: What a client may send; unknown parameters are refused.
         self.schema: Mapping[str, Any] = checked | {"properties": fields, "additionalProperties": False}
+        if any_of:
+            self.schema |= {"anyOf": [{"required": [one], "properties": {one: {"minItems": 1}}} for one in any_of]}
+        self._any_of = any_of
         self._known = {*(properties or {}), *ignored}
 
     @property
@@ -121,6 +125,9 @@ class Method:
         if unknown is not None:
             text = f"The method {self.name} does not have the parameter `{unknown[:64]}` here. Leave it out."
             raise GatewayError("unsupported_parameter", text, param=unknown[:64])
+        if self._any_of and not any(params.get(name) for name in self._any_of):
+            text = f"The method {self.name} needs {' or '.join(f'`{name}`' for name in self._any_of)}."
+            raise GatewayError("missing_required_parameter", text, param=self._any_of[0])
 
 
 class Methods:

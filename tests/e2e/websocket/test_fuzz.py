@@ -143,6 +143,8 @@ def values_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     kinds = schema.get("type", "string")
     if isinstance(kinds, list):
         return st.one_of([values_of({**schema, "type": kind}) for kind in kinds])
+    if "anyOf" in schema:
+        return st.one_of([values_of(with_branch(schema, branch)) for branch in schema["anyOf"]])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if kinds == "object":
@@ -150,7 +152,8 @@ def values_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         required = {name: fields.pop(name) for name in schema.get("required", ())}
         return st.fixed_dictionaries(required, optional=fields)
     if kinds == "array":
-        return st.lists(values_of(schema.get("items", {})), max_size=min(3, schema.get("maxItems", 3)))
+        sizes = (schema.get("minItems", 0), min(3, schema.get("maxItems", 3)))
+        return st.lists(values_of(schema.get("items", {})), min_size=sizes[0], max_size=sizes[1])
     plain: dict[str, st.SearchStrategy[Any]] = {
         "integer": st.integers(schema.get("minimum", -(2**31)), schema.get("maximum", 2**31)),
         "boolean": st.booleans(),
@@ -159,6 +162,15 @@ def values_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         "string": st.text(st.characters(categories=["L", "N"]), min_size=schema.get("minLength", 0), max_size=12),
     }
     return plain[kinds]
+
+
+def with_branch(schema: dict[str, Any], branch: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: field | branch["properties"].get(name, {}) for name, field in schema["properties"].items()}
+    required = [*schema["required"], *branch["required"]]
+    return {key: value for key, value in schema.items() if key != "anyOf"} | {
+        "properties": fields,
+        "required": required,
+    }
 
 
 DOCUMENT = to_asyncapi("1.0.0")
@@ -177,14 +189,15 @@ def params_of(name: str) -> st.SearchStrategy[dict[str, Any]]:
     schema = MESSAGES[name]["payload"]["properties"]["params"]
     fields = schema["properties"]
     known = {"agentId": {"enum": ["main"]}, **SHORT}
-    return values_of({**schema, "properties": fields | {one: known[one] for one in fields.keys() & known.keys()}})
+    fields = fields | {one: known[one] for one in fields.keys() & known.keys()}
+    return values_of({**schema, "type": "object", "properties": fields})
 
 
 def without_other_faults(name: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Parameters that keep the rules beyond their schema, too: keys are new, and an approval is for something."""
+    """Parameters that keep the rules beyond their schema, too: keys are new; nothing waits for long."""
     new = next(_marks)
     if name == "exec.approval.request":
-        params = {"command": "ls", "timeoutMs": 1} | params | {"id": new}
+        params = {"timeoutMs": 1} | params | {"id": new}
     return params | ({"idempotencyKey": new} if "idempotencyKey" in params else {})
 
 
@@ -225,6 +238,49 @@ def test_request_that_the_document_lacks_is_refused(
     wrong = params | {data.draw(st.sampled_from([*params, "notInTheDocument"])): data.draw(JSON_TO_SEND)}
     assume(not form.is_valid(wrong))
     assert answer_of(administrator, name, wrong)["error"]["details"]["code"] in UNDOCUMENTED
+
+
+def answer_to_frame(client: OperatorClient, members: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The response to a request with these members, and whether the document allows it."""
+    frame = {"type": "req", "id": next(_marks), **members}
+    client.connection.send(orjson.dumps(frame).decode())
+    form = jsonschema_rs.Draft202012Validator(MESSAGES[members["method"]]["payload"])
+    return client.response(frame["id"]), form.is_valid(frame)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("exec.approval.request", {}),
+        ("exec.approval.request", {"cwd": "/"}),
+        ("exec.approval.request", {"commandArgv": []}),
+        ("exec.approval.request", None),
+        ("sessions.abort", {}),
+        ("sessions.abort", {"agentId": "main"}),
+        ("sessions.get", None),
+        *(("agent", {"message": blank, "idempotencyKey": "k"}) for blank in ("", " \n", "\u0085\u2003\u001f")),
+        ("chat.send", {"message": " ", "idempotencyKey": "k", "sessionKey": "s"}),
+    ],
+)
+def test_request_that_needs_more_is_refused_by_the_document_and_the_gateway(
+    administrator: OperatorClient, name: str, params: Any
+) -> None:
+    answer, is_valid = answer_to_frame(administrator, {"method": name, "params": params})
+    assert not is_valid
+    assert answer["error"]["details"]["code"] in UNDOCUMENTED
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "params" not in MESSAGES[name]["payload"]["required"]])
+@BY_METHOD
+@given(
+    members=st.fixed_dictionaries({}, optional={"params": st.none(), "traceparent": JSON_TO_SEND, "more": JSON_TO_SEND})
+)
+def test_members_of_a_request_are_accepted_as_the_document_says(
+    administrator: OperatorClient, name: str, members: dict[str, Any]
+) -> None:
+    answer, is_valid = answer_to_frame(administrator, {"method": name, **members})
+    assert is_valid
+    assert answer["ok"]
 
 
 @settings(FUZZ, max_examples=20)

@@ -7,14 +7,13 @@ from typing import Any
 
 from service.agent.events import RunEnded
 from service.agent.run import Run
-from service.api.websocket.agent_request import NAME, NO_ATTACHMENTS, resolve_run_id, to_agent_request
+from service.api.websocket.agent_request import MESSAGE, NAME, NO_ATTACHMENTS, resolve_run_id, to_agent_request
 from service.api.websocket.client import WRITE
 from service.api.websocket.dispatch import Call, FailedWithPayload, Method
 from service.api.websocket.run_result import ABORTED, to_accepted, to_outcome
 from service.core.errors import GatewayError, internal_error
 from service.storage.runs.records import RunState
 
-_MESSAGE = {"type": "string", "minLength": 1}
 _WAIT_MS = 30_000
 _UNKNOWN_RUN = "Unknown run id. The id of a run is the idempotencyKey of its request."
 _LONGEST_WAIT_MS = 24 * 3600 * 1000
@@ -93,7 +92,7 @@ ROWS = (
         WRITE,
         run_agent,
         {
-            "message": _MESSAGE,
+            "message": MESSAGE,
             "idempotencyKey": NAME,
             "agentId": NAME,
             "sessionKey": NAME,

@@ -107,8 +107,6 @@ def _to_new(call: Call, agent_id: str, session_key: str) -> NewApproval:
     params, now_ms = call.params, call.context.now_ms
     shown = {"command": "command", "commandArgv": "argv", "cwd": "cwd", "env": "env"}
     arguments = {name: params[key] for key, name in shown.items() if params.get(key)}
-    if "command" not in arguments and "argv" not in arguments:
-        raise GatewayError("missing_required_parameter", "command is required.", param="command")
     approval_id = params.get("id") or str(uuid.uuid4())
     if call.context.gateway.storage.approvals.get(approval_id) is not None:
         raise GatewayError("invalid_value", "approval id already pending or decided. Send another one.", param="id")
@@ -175,5 +173,6 @@ ROWS = (
             "twoPhase": {"type": "boolean"},
         },
         ignored=_REQUEST_IGNORED,
+        any_of=("command", "commandArgv"),
     ),
 )

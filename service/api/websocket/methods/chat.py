@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from service.api.websocket.agent_request import NAME, NO_ATTACHMENTS, find_target
+from service.api.websocket.agent_request import MESSAGE, NAME, NO_ATTACHMENTS, find_target
 from service.api.websocket.client import ADMIN, READ, WRITE
 from service.api.websocket.dispatch import Call, Method
 from service.api.websocket.history import to_history
@@ -85,7 +85,7 @@ ROWS = (
         {
             "sessionKey": NAME,
             "agentId": NAME,
-            "message": {"type": "string", "minLength": 1},
+            "message": MESSAGE,
             "idempotencyKey": NAME,
             "timeoutMs": {"type": "integer", "minimum": 0},
             "attachments": NO_ATTACHMENTS,

@@ -58,7 +58,7 @@ def abort_sessions(call: Call) -> Any:
     """Abort the runs of a session, or one run in any process."""
     run_id, key = call.params.get("runId"), call.params.get("key")
     if key is None:
-        key = _session_of(call, run_id or "")
+        key = _session_of(call, call.params["runId"])
     target = find_target(call.context.gateway, {"key": key}, call.client.principal, "key")
     ended = abort_session(call, target.session_key, run_id)
     return {"ok": True, "abortedRunId": ended[0] if ended else None, "status": "aborted" if ended else "no-active-run"}
@@ -142,6 +142,7 @@ ROWS = (
         abort_sessions,
         {"key": NAME, "runId": NAME, "agentId": NAME},
         ignored=("clearQueued",),
+        any_of=("key", "runId"),
     ),
     Method(
         "sessions.delete",
