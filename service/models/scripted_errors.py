@@ -8,7 +8,7 @@ from service.core.errors import KINDS, GatewayError
 _OTHERS = frozenset({"run_events_gone", "run_failed", "protocol_mismatch", "unknown_method", "too_many_requests"})
 
 _PARAMS = {
-    "malformed_request": "Host",
+    "malformed_request": "host",
     "invalid_value": "temperature",
     "invalid_type": "messages",
     "missing_required_parameter": "messages",
