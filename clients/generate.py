@@ -64,6 +64,10 @@ def _run(*command: str | Path, directory: Path | None = None) -> None:
         raise SystemExit(ended.stdout + ended.stderr)
 
 
+#: How the Python generator reads errors, and imports what that needs; and how it is done instead.
+_ERROR = "ErrorEnvelope.from_dict(response.json())", "to_envelope(response)"
+_IMPORT = "from ... import errors\n", "from ... import errors\nfrom ...envelopes import to_envelope\n"
+
 #: The unions of the contract that the Python generator leaves out, and the names of the tables of their types.
 _UNIONS = {"RunEvent": "RUN_EVENTS", "ResponseEvent": "RESPONSE_EVENTS"}
 
@@ -85,6 +89,9 @@ def _python(document: Path, directory: Path) -> None:
     (package / "events.py").write_text(_events(orjson.loads(document.read_bytes())), encoding="utf-8")
     for name, content in by_hand.items():
         (package / name).write_bytes(content)
+    for path in (package / "api").glob("*/*.py"):  # answers of proxies are read, too
+        text = path.read_text(encoding="utf-8").replace(*_ERROR).replace(*_IMPORT)
+        path.write_text(text, encoding="utf-8")
     (directory / "generator.yaml").unlink()
 
 
