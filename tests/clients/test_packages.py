@@ -6,14 +6,14 @@ The programs of all languages do the same and print the same lines; each passes 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.client_packages import compile_typescript
 from support.cutting_relay import CuttingRelay
 from support.documents import ROOT, blocks_of, reader_environment, succeed
 from support.listener import Listener
@@ -102,11 +102,6 @@ class NewerGateway(Listener):
         connection.sendall(f"{head}Content-Length: {len(self.events)}\r\n\r\n{self.events}".encode())
 
 
-def build(language: str, directory: Path) -> Path:
-    succeed([sys.executable, str(ROOT / "clients" / "generate.py"), language, str(directory)], os.environ, ROOT)
-    return directory
-
-
 def from_readme(language: str, gateway: LiveGateway) -> str:
     """The README's lines for a language, with the gateway's address."""
     [block] = [
@@ -126,14 +121,17 @@ def check(printed: str, relay: CuttingRelay, *left_out: str) -> None:
     assert {request.rpartition("/")[2] for request in relay.cuts} >= CUT
 
 
-def test_python_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Path) -> None:
-    package = build("python", tmp_path / "package")
+def test_python_package(
+    gateway: LiveGateway, relay: CuttingRelay, build: Callable[[str], Path], tmp_path: Path
+) -> None:
+    package = build("python")
     program = PROGRAMS / "use.py"
     environment = reader_environment(gateway) | {"PYTHONPATH": str(package)}
     check(succeed([sys.executable, str(program), relay.url], environment, tmp_path), relay)
     assert succeed([sys.executable, "-c", from_readme("python", gateway)], environment, tmp_path) == "hi"
     mypy = [sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent", "--config-file", ""]
-    checked = [str(program), str(package / "openclaw_client" / "streams.py")]
+    by_hand = [str(package / "openclaw_client" / name) for name in ("streams.py", "envelopes.py")]
+    checked = [str(program), str(PROGRAMS / "read_streams.py"), *by_hand]
     succeed([*mypy, *checked], {**os.environ, "MYPYPATH": str(package)}, tmp_path)
     for state, last in (("ok", "run.ended"), ("paused", "TypeError: Unexpected value 'paused'.")):
         with NewerGateway(state) as newer:
@@ -153,41 +151,25 @@ def test_package_that_cannot_be_built_leaves_no_directory(tmp_path: Path) -> Non
     assert (ended.returncode, "exists" in ended.stderr) == (2, True)
 
 
-@pytest.fixture
-def npm() -> None:
-    """Skip the test where the registry of npm cannot be reached."""
-    if not shutil.which("npm") or subprocess.run(["npm", "view", "typescript", "name"], check=False).returncode:
-        pytest.skip("npm is not installed, or its registry cannot be reached")
-
-
-@pytest.mark.usefixtures("npm")
-def test_typescript_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Path) -> None:
-    package = build("typescript", tmp_path / "package")
+def test_typescript_package(
+    gateway: LiveGateway, relay: CuttingRelay, build: Callable[[str], Path], tmp_path: Path
+) -> None:
+    package = build("typescript")
     directory = tmp_path / "program"
     modules = directory / "node_modules"
     modules.mkdir(parents=True)
     (modules / "openclaw-client").symlink_to(package)
     (directory / "package.json").write_text('{"type": "module"}')
     (directory / "use.ts").write_bytes((PROGRAMS / "use.ts").read_bytes())
-    compiler = [
-        str(package / "node_modules" / ".bin" / "tsc"),
-        "--strict",
-        "--target",
-        "es2022",
-        "--module",
-        "nodenext",
-    ]
-    types = ["--types", "node", "--typeRoots", str(package / "node_modules" / "@types")]
     (directory / "readme.ts").write_text(from_readme("ts", gateway))
-    succeed([*compiler, *types, "use.ts", "readme.ts"], os.environ, directory)
+    compile_typescript(package, directory, "use.ts", "readme.ts")
     assert succeed(["node", "readme.js"], reader_environment(gateway), directory) == "hi"
     printed = succeed(["node", "use.js", relay.url], reader_environment(gateway), directory)
     check(printed, relay, "asynchronous stream")
 
 
-@pytest.mark.skipif(not shutil.which("go"), reason="Go is not installed")
-def test_go_package(gateway: LiveGateway, relay: CuttingRelay, tmp_path: Path) -> None:
-    package = build("go", tmp_path / "package")
+def test_go_package(gateway: LiveGateway, relay: CuttingRelay, build: Callable[[str], Path], tmp_path: Path) -> None:
+    package = build("go")
     readme = GO_PROGRAM % from_readme("go", gateway)
     for name, text in {"use": (PROGRAMS / "use.go").read_text(), "readme": readme}.items():
         (package / name).mkdir()

@@ -1,4 +1,4 @@
-"""A relay in front of a gateway that breaks each stream's first connection after some of its events."""
+"""Relays in front of a gateway that break streams after some of their events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _STREAM = b"text/event-stream"
 
 
 class CuttingRelay(Listener):
-    """Listens on the loopback interface while its block runs; `cuts` are the requests whose answers were cut."""
+    """Listens on the loopback interface while its block runs, and breaks the first stream of each path.
+
+    `cuts` are the requests whose answers were cut.
+    """
 
     def __init__(self, address: tuple[str, int]) -> None:
         super().__init__()
@@ -24,6 +27,29 @@ class CuttingRelay(Listener):
         exchange = _Exchange(self, connection, self.connect(self._address))
         self.spawn(exchange.forward)
         exchange.answer()
+
+
+class SteppingRelay(CuttingRelay):
+    """Breaks the stream of each POST after one event more than that of the one before, then once what follows it."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        super().__init__(address)
+        self._posts = -1
+        self._follows_post = False
+
+    def serve(self, connection: socket.socket) -> None:
+        exchange = _SteppingExchange(self, connection, self.connect(self._address))
+        self.spawn(exchange.forward)
+        exchange.answer()
+
+    def step(self, method: bytes) -> int | None:
+        """Return after how many events the answer to the next request is cut."""
+        if method == b"POST":
+            self._posts += 1
+            self._follows_post = True
+            return self._posts
+        follows_post, self._follows_post = self._follows_post, False
+        return 2 if follows_post else None
 
 
 class _Exchange:
@@ -40,10 +66,13 @@ class _Exchange:
         with suppress(OSError):
             while data := self._client.recv(65536):
                 if data.partition(b" ")[0] in (b"GET", b"POST"):
-                    self._request = data.partition(b"?")[0].partition(b" HTTP/")[0].decode()
-                    self._streamed = 0
+                    self._begin(data)
                 self._server.sendall(data)
         shut(self._server)
+
+    def _begin(self, request: bytes) -> None:
+        self._request = request.partition(b"?")[0].partition(b" HTTP/")[0].decode()
+        self._streamed = 0
 
     def answer(self) -> None:
         with suppress(OSError):
@@ -57,3 +86,34 @@ class _Exchange:
                 self._client.sendall(data)
         shut(self._client)
         shut(self._server)
+
+
+class _SteppingExchange(_Exchange):
+    def __init__(self, relay: SteppingRelay, client: socket.socket, server: socket.socket) -> None:
+        super().__init__(relay, client, server)
+        self._steps = relay
+        self._events: int | None = None
+        self._received = b""
+
+    def _begin(self, request: bytes) -> None:
+        self._events = self._steps.step(request.partition(b" ")[0])
+        self._received = b""
+
+    def answer(self) -> None:
+        with suppress(OSError):
+            while data := self._server.recv(65536):
+                before = len(self._received)
+                self._received += data
+                end = None if self._events is None else _end_of(self._received, self._events)
+                self._client.sendall(self._received[before:end])
+                if end is not None:
+                    break
+        shut(self._client)
+        shut(self._server)
+
+
+def _end_of(received: bytes, events: int) -> int | None:
+    """Return where the head of an answer and so many events end; `None` before that."""
+    _, found, body = received.partition(b"\r\n\r\n")
+    parts = body.split(b"\n\n", events)
+    return len(received) - len(parts[events]) if found and len(parts) > events else None

@@ -2,7 +2,8 @@
 
 Each stream is an iterator of events, synchronous or, with the prefix `a`, asynchronous. `GatewayError` is raised for an
 error status, and for an error inside a stream. A connection that breaks is opened again behind the last event, up to
-`ATTEMPTS` times in a row; nothing is missed, and nothing comes twice. Events that this client cannot read because the
+`ATTEMPTS` times in a row, also where the answer is that the gateway, or a proxy before it, is busy or gone for a while;
+nothing is missed, and nothing comes twice. Events that this client cannot read because the
 gateway is newer, of another type or with another value of an enumeration, are left out. If the end of a run or a
 response is one of them, `TypeError` is raised.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -20,6 +22,7 @@ from urllib.parse import quote
 import httpx
 
 from .client import AuthenticatedClient, Client
+from .envelopes import to_envelope
 from .events import RESPONSE_EVENTS, RUN_EVENTS, ResponseEvent, RunEvent
 from .models import (
     ChatCompletionChunk,
@@ -32,6 +35,9 @@ from .models import (
 
 ATTEMPTS = 5
 _PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 30.0
+_TEMPORARY = {429, 502, 503, 504}
+_LINE_END = re.compile(rb"\r\n?|\n")
 _END = "[DONE]"
 _LAST_EVENTS = {"run.ended", "response.completed", "response.incomplete", "response.failed"}
 
@@ -42,13 +48,15 @@ AnyClient = AuthenticatedClient | Client
 class GatewayError(Exception):
     """An error that the gateway has answered with.
 
-    `status` is the HTTP status, or None if the error came inside a stream; `error` has the contract's `code`.
+    `status` is the HTTP status, or None if the error came inside a stream; `error` has the contract's `code`. A request
+    may be sent again after `retry_after` seconds, where the gateway says so.
     """
 
-    def __init__(self, status: int | None, error: ErrorDetails) -> None:
+    def __init__(self, status: int | None, error: ErrorDetails, retry_after: int = 0) -> None:
         super().__init__(error.message)
         self.status = status
         self.error = error
+        self.retry_after = retry_after
 
 
 def ask(question: str) -> ChatCompletionRequest:
@@ -104,6 +112,8 @@ class _Stream(ABC, Generic[Event]):
         self.ended = False
         self.resumable = False
         self.failures = 0
+        self._rest = b""  # of a line
+        self._after_return = False
         self._lines: dict[str, str] = {}
 
     @abstractmethod
@@ -112,11 +122,29 @@ class _Stream(ABC, Generic[Event]):
 
     def opened(self, response: httpx.Response) -> None:
         """Read the head of an answer; raises `GatewayError` for an error."""
-        if response.status_code != httpx.codes.OK:
-            raise GatewayError(response.status_code, ErrorEnvelope.from_dict(response.json()).error)
+        self._rest, self._after_return, self._lines = b"", False, {}
+        if response.status_code == httpx.codes.NO_CONTENT:
+            self.ended = True
+        elif response.status_code != httpx.codes.OK:
+            seconds = response.headers.get("retry-after", "")
+            retry_after = int(seconds) if seconds.isdecimal() else 0
+            raise GatewayError(response.status_code, to_envelope(response).error, retry_after)
 
-    def read(self, line: str) -> Event | None:
-        """Take one line of the answer, and return the event that it completes."""
+    def read(self, data: bytes) -> Iterator[Event]:
+        """Take the next bytes of the answer, and yield the events that they complete."""
+        if self._after_return:
+            data = data.removeprefix(b"\n")
+        self._after_return = data.endswith(b"\r")
+        lines = _LINE_END.split(data)
+        lines[0] = self._rest + lines[0]
+        self._rest = lines.pop()
+        for line in lines:
+            event = self._read_line(line.decode(errors="replace"))
+            if event is not None:
+                self.failures = 0
+                yield event
+
+    def _read_line(self, line: str) -> Event | None:
         if line:
             name, _, value = line.partition(":")
             if name:
@@ -129,20 +157,64 @@ class _Stream(ABC, Generic[Event]):
         if data == _END:
             self.ended = True
             return None
-        self.failures = 0
         return self.decode(json.loads(data), fields)
 
     @abstractmethod
     def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> Event | None:
-        """Return an event unless it is of a newer gateway, and remember where it was."""
+        """Return an event unless it has come before or is of a newer gateway, and remember where it was."""
 
-    def failed(self, error: httpx.TransportError | None) -> float:
+    def failed(self, error: httpx.TransportError | GatewayError | None) -> float:
         """Return how long to wait before the next connection; raises if there may be none."""
-        self._lines = {}
         self.failures += 1
-        if not self.resumable or self.failures > ATTEMPTS:
+        is_final = isinstance(error, GatewayError) and error.status not in _TEMPORARY
+        if is_final or not self.resumable or self.failures > ATTEMPTS:
             raise error or httpx.RemoteProtocolError("The stream ended before its end.")
-        return float(_PAUSE_SECONDS * 2 ** (self.failures - 1))
+        wanted = error.retry_after if isinstance(error, GatewayError) else 0
+        return max(_PAUSE_SECONDS * 2.0 ** (self.failures - 1), min(wanted, _LONGEST_PAUSE_SECONDS))
+
+
+class _ChatProgress:
+    """What has come of a chat stream across its connections.
+
+    A resumed stream begins with the role. It repeats what has no number behind it: the beginning of a call, in other
+    pieces, and the usage.
+    """
+
+    def __init__(self) -> None:
+        self.after = 0
+        self._number = 0
+        self._has_role = False
+        self._calls: dict[int, int] = {}  # characters of their arguments
+        self._repeated: dict[int, int] = {}  # of these, what this connection has brought
+
+    def connected(self) -> None:
+        """Begin with the next connection."""
+        self._repeated = {}
+
+    def is_new(self, chunk: dict[str, Any]) -> bool:
+        """Cut what has come before from a chunk, and return whether there is more in it."""
+        number = (chunk.get("openclaw") or {}).get("sequence_number", 0)
+        if 0 < number <= self._number:
+            return False
+        self._number = max(number, self._number)
+        has_ended = any(choice["finish_reason"] for choice in chunk["choices"])
+        if number > 0 or not chunk["choices"]:
+            self.after = self._number - has_ended  # the usage comes behind the end, without a number
+        is_new = True
+        for choice in chunk["choices"]:
+            if "role" in choice["delta"]:
+                is_new, self._has_role = not self._has_role, True
+            for call in choice["delta"].get("tool_calls", ()):
+                is_new = self._cut(call) or number > 0
+        return is_new
+
+    def _cut(self, call: dict[str, Any]) -> bool:
+        index, text = call["index"], call["function"]["arguments"]
+        known, begin = self._calls.get(index), self._repeated.get(index, 0)
+        self._repeated[index] = begin + len(text)
+        self._calls[index] = max(begin + len(text), known or 0)
+        call["function"]["arguments"] = text[max((known or 0) - begin, 0) :]
+        return known is None or bool(call["function"]["arguments"])
 
 
 class _ChatStream(_Stream[ChatCompletionChunk]):
@@ -151,25 +223,26 @@ class _ChatStream(_Stream[ChatCompletionChunk]):
         self._body = {**body.to_dict(), "stream": True}
         self._headers = {"x-openclaw-on-disconnect": "continue", **(headers or {})}
         self._run_id = ""
-        self._after = 0
+        self._progress = _ChatProgress()
 
     def request(self) -> dict[str, Any]:
         if not self._run_id:
             return {"method": "POST", "url": "/v1/chat/completions", "json": self._body, "headers": self._headers}
         usage = bool((self._body.get("stream_options") or {}).get("include_usage"))
-        params = {"after": self._after, "include_usage": usage}
-        return {"method": "GET", "url": f"/v1/runs/{quote(self._run_id)}/chat-stream", "params": params}
+        params = {"after": self._progress.after, "include_usage": usage}
+        url = f"/v1/runs/{quote(self._run_id)}/chat-stream"
+        return {"method": "GET", "url": url, "params": params, "headers": self._headers}
 
     def opened(self, response: httpx.Response) -> None:
         super().opened(response)
-        self._run_id = self._run_id or response.headers["x-openclaw-run-id"]
-        self.resumable = True
+        self._progress.connected()
+        self._run_id = self._run_id or response.headers.get("x-openclaw-run-id", "")
+        self.resumable = bool(self._run_id)
 
-    def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> ChatCompletionChunk:
+    def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> ChatCompletionChunk | None:
         if "error" in data:
             raise GatewayError(None, ErrorEnvelope.from_dict(data).error)
-        self._after = (data.get("openclaw") or {}).get("sequence_number", self._after)
-        return ChatCompletionChunk.from_dict(data)
+        return ChatCompletionChunk.from_dict(data) if self._progress.is_new(data) else None
 
 
 class _RunStream(_Stream[RunEvent]):
@@ -205,12 +278,13 @@ class _ResponseStream(_Stream[ResponseEvent]):
         if not self._id:
             return {"method": "POST", "url": "/v1/responses", "json": self._body, "headers": self._headers}
         params = {"stream": True, **self._behind}
-        return {"method": "GET", "url": f"/v1/responses/{quote(self._id)}", "params": params}
+        url = f"/v1/responses/{quote(self._id)}"
+        return {"method": "GET", "url": url, "params": params, "headers": self._headers}
 
     def opened(self, response: httpx.Response) -> None:
         super().opened(response)
-        self._id = self._id or response.headers["x-openclaw-run-id"].replace("chatcmpl_", "resp_", 1)
-        self.resumable = True
+        self._id = self._id or response.headers.get("x-openclaw-run-id", "").replace("chatcmpl_", "resp_", 1)
+        self.resumable = bool(self._id)
 
     def decode(self, data: dict[str, Any], fields: Mapping[str, str]) -> ResponseEvent | None:
         self._behind = {"starting_after": data["sequence_number"]}
@@ -233,17 +307,15 @@ def _parse(from_dict: Callable[[dict[str, Any]], Event], data: dict[str, Any]) -
 
 def _read(client: AnyClient, stream: _Stream[Event]) -> Iterator[Event]:
     while not stream.ended:
-        error = None
+        error: httpx.TransportError | GatewayError | None = None
         try:
             with client.get_httpx_client().stream(**stream.request()) as response:
-                if response.is_error:
+                if response.status_code != httpx.codes.OK:
                     response.read()
                 stream.opened(response)
-                for line in response.iter_lines():
-                    event = stream.read(line)
-                    if event is not None:
-                        yield event
-        except httpx.TransportError as broken:
+                for data in response.iter_bytes():
+                    yield from stream.read(data)
+        except (httpx.TransportError, GatewayError) as broken:
             error = broken
         if not stream.ended:
             time.sleep(stream.failed(error))
@@ -251,17 +323,16 @@ def _read(client: AnyClient, stream: _Stream[Event]) -> Iterator[Event]:
 
 async def _aread(client: AnyClient, stream: _Stream[Event]) -> AsyncIterator[Event]:
     while not stream.ended:
-        error = None
+        error: httpx.TransportError | GatewayError | None = None
         try:
             async with client.get_async_httpx_client().stream(**stream.request()) as response:
-                if response.is_error:
+                if response.status_code != httpx.codes.OK:
                     await response.aread()
                 stream.opened(response)
-                async for line in response.aiter_lines():
-                    event = stream.read(line)
-                    if event is not None:
+                async for data in response.aiter_bytes():
+                    for event in stream.read(data):
                         yield event
-        except httpx.TransportError as broken:
+        except (httpx.TransportError, GatewayError) as broken:
             error = broken
         if not stream.ended:
             await asyncio.sleep(stream.failed(error))
