@@ -27,11 +27,19 @@ ATTACK = {
     "function": {"name": "read", "arguments": json.dumps({"path": "<img src=x onerror=document.title='owned'>.txt"})},
 }
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "read", "arguments": '{"path":"no.txt"}'}}
+#: A command that shows otherwise than it is, and a result of the same kind.
+DISGUISED = "echo \u202egnp.exe\u2069; rm -rf \u200b/ #\U000e0041"
+DISGUISED_CALL = {
+    "index": 0,
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "exec", "arguments": json.dumps({"command": DISGUISED}, ensure_ascii=False)},
+}
 IS_OVER = "document.querySelectorAll('.answer').length == {} && !document.querySelector('[aria-label=Stop]')"
 
 
 def talk(exchange: Exchange) -> None:
-    """Answer by the last message: `say ...`, `think` with a tool, `hold`, `fail`, or what the user has said so far."""
+    """Answer by the last message: `say ...`, `think` with a tool, `disguise`, `hold`, `fail`, or what was said."""
     messages = exchange.body["messages"]
     said = [str(one["content"]) for one in messages if one["role"] == "user"]
     verb, _, text = said[-1].partition(" ")
@@ -42,6 +50,10 @@ def talk(exchange: Exchange) -> None:
         exchange.json(400, {"error": {"message": "the picture is too small"}})
         return
     exchange.head()
+    if verb == "disguise" and messages[-1]["role"] != "tool":
+        exchange.event({"tool_calls": [DISGUISED_CALL]})
+        exchange.end("tool_calls")
+        return
     if verb in ("think", "attack") and messages[-1]["role"] != "tool":
         exchange.event({"reasoning_content": "Let me see." if verb == "think" else HOSTILE})
         exchange.event({"tool_calls": [CALL if verb == "think" else ATTACK]})
@@ -88,7 +100,7 @@ class Stage:
 def config_of(upstream: Upstream, directory: Path) -> dict[str, Any]:
     agents = [
         {"id": "main", "default": True, "workspace": str(directory), "instructions": "Be brief."},
-        {"id": "asker", "workspace": str(directory), "tools": {"approvals": {"*": "ask"}}},
+        {"id": "asker", "workspace": str(directory), "tools": {"alsoAllow": ["exec"], "approvals": {"*": "ask"}}},
     ]
     config = stubbed_config(upstream.url, "stub/talk", agents=agents)
     config["gateway"]["controlUi"] = {"enabled": True}

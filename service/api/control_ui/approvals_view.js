@@ -5,7 +5,7 @@ import { getJson, postJson } from "./api.js";
 import { redraw } from "./draw.js";
 import { ago, pretty, time } from "./format.js";
 import { html, nothing } from "./vendor/lit-html.js";
-import { errorNote, Loaded } from "./parts.js";
+import { errorNote, Loaded, visible } from "./parts.js";
 import { may, onEvent } from "./socket.js";
 
 const LABELS = { "allow-once": "Allow once", "allow-session": "Allow in this session", deny: "Deny" };
@@ -54,8 +54,8 @@ export const approvalsOf = (runId) => (pending.value?.data ?? []).filter((one) =
 function card(approval) {
   const { id, tool, agent, decisions, created_at: created, expires_at: expires } = approval;
   return html`<article class="card approval">
-    <p><strong>${agent}</strong> wants to use <code>${tool}</code> <span class="faint">asked ${ago(created)}, until ${time(expires)}</span></p>
-    <pre tabindex="0">${pretty(approval.arguments)}</pre>
+    <p><strong>${agent}</strong> wants to use <code>${visible(tool)}</code> <span class="faint">asked ${ago(created)}, until ${time(expires)}</span></p>
+    <pre tabindex="0">${visible(pretty(approval.arguments))}</pre>
     <div class="row">${decisions.map((decision) => html`<button type="button" class=${decision === "deny" ? "" : decision === "allow-once" ? "main" : ""}
       @click=${() => decide(id, decision)}>${LABELS[decision] ?? decision}</button>`)}</div>
   </article>`;

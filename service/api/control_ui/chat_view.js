@@ -7,7 +7,7 @@ import { redraw } from "./draw.js";
 import { compact, duration, pretty, shorten } from "./format.js";
 import { html, nothing, render } from "./vendor/lit-html.js";
 import { markdown } from "./markdown.js";
-import { copy, errorNote, icon, iconButton } from "./parts.js";
+import { copy, errorNote, icon, iconButton, visible } from "./parts.js";
 import { fitTogether, isHeld, toDataUris } from "./pictures.js";
 import { may } from "./socket.js";
 
@@ -191,10 +191,10 @@ function stepView(step, isLive) {
   const isRunning = isLive && step.ok === null;
   return html`<details class="fold step">
     <summary><span class="mark ${step.ok === false ? "bad" : isRunning ? "busy" : "good"}" aria-hidden="true"></span>
-      <code>${shorten(step.label === step.name && step.arguments ? `${step.name} ${step.arguments}` : step.label, 90)}</code>
+      <code>${visible(shorten(step.label === step.name && step.arguments ? `${step.name} ${step.arguments}` : step.label, 90))}</code>
       <span class="faint">${isRunning ? "running…" : step.ok === false ? "failed" : duration(step.ms)}</span></summary>
-    ${step.arguments ? html`<p class="label">Arguments</p><pre tabindex="0">${pretty(step.arguments)}</pre>` : nothing}
-    ${step.result === null ? html`<p class="faint">${isLive ? "The result is shown when the answer is complete." : "There is no result."}</p>` : html`<p class="label">Result</p><pre tabindex="0">${step.result}</pre>`}
+    ${step.arguments ? html`<p class="label">Arguments</p><pre tabindex="0">${visible(pretty(step.arguments))}</pre>` : nothing}
+    ${step.result === null ? html`<p class="faint">${isLive ? "The result is shown when the answer is complete." : "There is no result."}</p>` : html`<p class="label">Result</p><pre tabindex="0">${visible(step.result)}</pre>`}
   </details>`;
 }
 

@@ -1,11 +1,20 @@
 // @ts-check
-/** Numbers and times as people read them. */
+/** Numbers, times and texts as people read them. */
 
 const COUNT = new Intl.NumberFormat("en");
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const AGO = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 const UNITS = /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60]]);
+/** Blanks that are seen as such. */
+const BLANKS = /[^\S\ufeff\u2028\u2029]+/g;
+
+/**
+ * Characters that are not seen, or that change the order of those around them, in runs; ends of lines, tabs, and what
+ * chooses the look of a picture sign, are left to the text.
+ */
+const HIDDEN =
+  /((?:(?![\n\t]|\r\n|(?<=\p{Extended_Pictographic})[\ufe0e\ufe0f])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}])+)/u;
 
 /** @param {number} value */
 export const count = (value) => COUNT.format(value);
@@ -39,8 +48,20 @@ export function duration(ms) {
 
 /** Return the beginning of a text, on one line. @param {string} text @param {number} length */
 export function shorten(text, length) {
-  const line = text.replace(/\s+/g, " ").trim();
-  return line.length > length ? `${line.slice(0, length - 1)}…` : line;
+  const line = text.replace(BLANKS, " ").replace(/^ | $/g, "");
+  return line.length > length ? `${line.slice(0, length - 1).replace(/[\ud800-\udbff]$/, "")}…` : line;
+}
+
+/**
+ * Split a text at its hidden characters. Every second piece, from the second one, is a run of them, as escapes.
+ * @param {string} text
+ */
+export const atHidden = (text) => text.split(HIDDEN).map((piece, place) => (place % 2 ? Array.from(piece, toEscape).join("") : piece));
+
+/** @param {string} character */
+function toEscape(character) {
+  const number = /** @type {number} */ (character.codePointAt(0)).toString(16);
+  return number.length > 4 ? `\\u{${number}}` : `\\u${number.padStart(4, "0")}`;
 }
 
 /** Format JSON with indentation; other text is returned as it is. @param {string} text */

@@ -4,7 +4,7 @@
 import { ApiError, getJson } from "./api.js";
 import { count, duration, time } from "./format.js";
 import { html, nothing } from "./vendor/lit-html.js";
-import { errorNote, Loaded } from "./parts.js";
+import { errorNote, Loaded, visible } from "./parts.js";
 import { live, may, onEvent, request } from "./socket.js";
 
 const POLL_MS = 5000;
@@ -76,5 +76,5 @@ function statusView({ version, uptimeMs, agents, connections, runCount, ts }) {
 function configurationView({ config, path }) {
   return html`<p class="faint">${path ?? "No file"}, with defaults; secrets are masked. Edit the file, or use <code>openclaw config set</code>.</p>
     ${Object.entries(config).map(([name, value]) => html`<details class="fold"><summary><code>${name}</code></summary>
-      <pre tabindex="0">${JSON.stringify(value, null, 2)}</pre></details>`)}`;
+      <pre tabindex="0">${visible(JSON.stringify(value, null, 2))}</pre></details>`)}`;
 }

@@ -3,6 +3,7 @@
 
 import { ApiError } from "./api.js";
 import { redraw } from "./draw.js";
+import { atHidden } from "./format.js";
 import { html, nothing, svg } from "./vendor/lit-html.js";
 
 const PATHS = {
@@ -72,12 +73,18 @@ export class Loaded {
   }
 }
 
+/**
+ * Show what people decide on or look into: characters that are not seen, or that reorder others, are marked escapes.
+ * @param {string} text
+ */
+export const visible = (text) => atHidden(text).map((piece, place) => (place % 2 ? html`<span class="escape">${piece}</span>` : piece));
+
 /** Show an error in the gateway's words. @param {Error} error @param {(() => void)|null} retry */
 export function errorNote(error, retry = null) {
   const { code, retryAfter } = error instanceof ApiError ? error : { code: "", retryAfter: null };
   const isRefusal = code === "missing_scope";
   return html`<div class="note ${isRefusal ? "" : "bad"}" role=${isRefusal ? "note" : "alert"}>
-    <p><strong>${isRefusal ? "Not for this key." : ""}</strong> ${error.message}
+    <p><strong>${isRefusal ? "Not for this key." : ""}</strong> <bdi>${error.message}</bdi>
       ${retryAfter === null ? nothing : html`Try again in ${retryAfter} ${retryAfter === 1 ? "second" : "seconds"}.`}
       ${code ? html`<a href="/docs/errors/${code.toLowerCase()}" target="_blank" rel="noopener">${code.toLowerCase()}</a>` : nothing}</p>
     ${retry && !isRefusal ? html`<button type="button" @click=${retry}>Try again</button>` : nothing}

@@ -6,7 +6,7 @@ import { approvalsOf } from "./approvals_view.js";
 import { redraw } from "./draw.js";
 import { ago, count, duration, money, pretty, time } from "./format.js";
 import { html, nothing } from "./vendor/lit-html.js";
-import { errorNote, Loaded } from "./parts.js";
+import { errorNote, Loaded, visible } from "./parts.js";
 import { may, onEvent } from "./socket.js";
 
 const POLL_MS = 3000;
@@ -137,7 +137,7 @@ function facts(run) {
     ["Tokens", `${count(run.usage.input_tokens)} in, ${count(run.usage.output_tokens)} out, cost ${money(run.usage.cost)}`],
   ];
   return html`<dl class="facts">${rows.map(([name, value]) => (value ? html`<div><dt>${name}</dt><dd>${value}</dd></div>` : nothing))}</dl>
-    ${run.error ? html`<div class="note bad"><p>${run.error.message} <a href="/docs/errors/${run.error.code}" target="_blank" rel="noopener">${run.error.code}</a></p></div>` : nothing}`;
+    ${run.error ? html`<div class="note bad"><p><bdi>${run.error.message}</bdi> <a href="/docs/errors/${run.error.code}" target="_blank" rel="noopener">${run.error.code}</a></p></div>` : nothing}`;
 }
 
 /** @param {Watch} watch */
@@ -145,8 +145,8 @@ function watchView({ text, reasoning, steps, isOver, hasEvents }) {
   if (isOver && !hasEvents) return html`<p class="empty">The events of this run are not kept. Its session has the messages.</p>`;
   return html`${reasoning ? html`<details class="fold"><summary>Reasoning</summary><div class="thoughts">${reasoning}</div></details>` : nothing}
     ${steps.map(({ name, arguments: given, result, ok, duration_ms: ms }) => html`<details class="fold step">
-      <summary><span class="mark ${ok === undefined ? "busy" : ok ? "good" : "bad"}" aria-hidden="true"></span><code>${name}</code>
+      <summary><span class="mark ${ok === undefined ? "busy" : ok ? "good" : "bad"}" aria-hidden="true"></span><code>${visible(name)}</code>
         <span class="faint">${ok === undefined ? "running…" : ok ? duration(ms) : "failed"}</span></summary>
-      <p class="label">Arguments</p><pre tabindex="0">${pretty(given ?? "")}</pre>${result === null ? nothing : html`<p class="label">Beginning of the result</p><pre tabindex="0">${result}</pre>`}</details>`)}
+      <p class="label">Arguments</p><pre tabindex="0">${visible(pretty(given ?? ""))}</pre>${result === null ? nothing : html`<p class="label">Beginning of the result</p><pre tabindex="0">${visible(result)}</pre>`}</details>`)}
     ${text ? html`<h2>Output</h2><pre class="output" tabindex="0">${text}</pre>` : nothing}`;
 }

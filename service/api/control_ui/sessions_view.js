@@ -5,7 +5,7 @@ import { call, getJson, sessionPath } from "./api.js";
 import { begin, chat } from "./chat.js";
 import { toMarkdown, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
-import { ago, count, time } from "./format.js";
+import { ago, atHidden, count, time } from "./format.js";
 import { html, nothing } from "./vendor/lit-html.js";
 import { choose, download, errorNote, iconButton, Loaded } from "./parts.js";
 import { loadSession } from "./sessions_api.js";
@@ -110,7 +110,7 @@ async function save({ key, title }) {
 
 /** @param {any} session */
 async function remove({ key, title }) {
-  const question = `Delete “${title || key}” with all of its messages and runs?`;
+  const question = `Delete “${atHidden(title || key).join("")}” with all of its messages and runs?`;
   if ((await choose(question, ["Cancel", "Delete"], "danger")) !== "Delete") return;
   await call("DELETE", sessionPath(key));
   if (chat.key === key) begin();

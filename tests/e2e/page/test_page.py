@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -388,11 +389,16 @@ def test_limit_is_shown_with_the_time_to_wait(stage: Stage) -> None:
     assert re.search(r"Try again in \d+ seconds?\.", page.text())
 
 
-def test_approval_is_decided_in_the_chat_that_waits_for_it(stage: Stage) -> None:
-    page = stage.sign_in()
+def choose_asker(page: Page) -> None:
+    """Choose the agent whose tool calls a person decides."""
     page.wait("document.querySelector('select')")
     page.evaluate("document.querySelector('select').value = 'asker'")
     page.evaluate("document.querySelector('select').dispatchEvent(new Event('change'))")
+
+
+def test_approval_is_decided_in_the_chat_that_waits_for_it(stage: Stage) -> None:
+    page = stage.sign_in()
+    choose_asker(page)
     page.fill("#message", "think first")
     page.press("Enter")
     page.wait_for_text("wants to use read")
@@ -403,11 +409,60 @@ def test_approval_is_decided_in_the_chat_that_waits_for_it(stage: Stage) -> None
     page.wait("!document.querySelector('.badge')")
 
 
+def unseen(page: Page, selector: str) -> list[str]:
+    """The escapes that are marked in the first element of `selector`; no character of the kind may be left in it."""
+    page.wait(f"document.querySelector('{selector} .escape')")
+    left = r"/[\p{Cf}\p{Cc}\p{Default_Ignorable_Code_Point}]/u.test"
+    text = f"document.querySelector('{selector}').textContent.replaceAll('\\n', '')"
+    assert page.evaluate(f"{left}({text})") is False
+    found: list[str] = page.evaluate(
+        f"[...document.querySelector('{selector}').querySelectorAll('.escape')].map((one) => one.textContent)"
+    )
+    return found
+
+
+def test_characters_that_disguise_a_command_are_escapes_wherever_it_is_decided_or_read(stage: Stage) -> None:
+    page, escapes = stage.sign_in(), [r"\u202e", r"\u2069", r"\u200b", r"\u{e0041}"]
+    choose_asker(page)
+    page.fill("#message", "disguise it")
+    page.press("Enter")
+    assert unseen(page, ".answer .approval pre") == escapes
+    chat = page.evaluate("location.hash")
+    page.evaluate("location.hash = '#/approvals'")
+    assert unseen(page, ".cards .approval pre") == escapes
+    page.click(".approval button:last-child")
+    page.evaluate(f"location.hash = '{chat}'")
+    page.wait(IS_OVER.format(1))
+    page.evaluate("document.querySelector('.step').open = true")
+    assert unseen(page, ".step summary code") == escapes
+    assert unseen(page, ".step pre") == escapes
+    page.click(".answer a[href^='#/runs/']")
+    assert unseen(page, ".page .step pre") == escapes
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc\r\nd e\u00a0f", None),
+        ("שלום, Müller 日本語\u3000 ❤\ufe0f", None),
+        ("a\rb\x1b\x9b", r"a[\u000d]b[\u001b\u009b]"),
+        ("\u202a\u2066\u200f\u061c", r"[\u202a\u2066\u200f\u061c]"),
+        ("\ufeffa\u2028b\u2029", r"[\ufeff]a[\u2028]b[\u2029]"),
+        ("1\ufe0f \U000e0020x\U000e01ef", r"1[\ufe0f] [\u{e0020}]x[\u{e01ef}]"),
+        ("\xad\u2060\u180e\u3164\ufff9", r"[\u00ad\u2060\u180e\u3164\ufff9]"),
+        (r"\u202e", None),
+    ],
+)
+def test_hidden_characters_are_found(stage: Stage, text: str, shown: str | None) -> None:
+    stage.page.open(f"{stage.gateway.url}/")
+    stage.page.wait("document.querySelector('#app > *')")
+    found = stage.page.evaluate(f"import('/ui/format.js').then(({{ atHidden }}) => atHidden({json.dumps(text)}))")
+    assert "".join(f"[{piece}]" if place % 2 else piece for place, piece in enumerate(found)) == (shown or text)
+
+
 def test_run_stopped_before_its_approval_is_part_of_the_conversation(stage: Stage) -> None:
     page = stage.sign_in()
-    page.wait("document.querySelector('select')")
-    page.evaluate("document.querySelector('select').value = 'asker'")
-    page.evaluate("document.querySelector('select').dispatchEvent(new Event('change'))")
+    choose_asker(page)
     page.fill("#message", "think first")
     page.press("Enter")
     page.wait_for_text("wants to use read")
