@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.shared.common import Seconds, Utf8Text, json_option, pass_locations, print_json
+from service.cli.shared.common import (
+    Seconds,
+    Utf8Text,
+    json_option,
+    pass_locations,
+    print_json,
+    print_text,
+    printable,
+)
 from service.cli.shared.completed_types import AgentId, ModelRef, SessionKey
 from service.config.source import Locations
 
@@ -84,7 +92,7 @@ def agent(
     if as_json:
         print_json(result.outcome)
     elif not stream:
-        click.echo(result.text)
+        print_text(result.text)
 
 
 def _load_schema(path: str) -> dict[str, Any]:
@@ -133,10 +141,10 @@ def run_turn(client: AgentClient, request: AgentInvocation, *, stream: bool) -> 
                 if not stream:
                     continue
                 if isinstance(event, TextOutput):
-                    click.echo(event.text, nl=False)
+                    print_text(event.text, nl=False)
                     line_open = not event.text.endswith("\n")
                 else:
-                    line = click.style(f"[{event.name}]", dim=True)
+                    line = click.style(f"[{printable(event.name)}]", dim=True)
                     click.echo(f"\n{line}" if line_open else line, err=True)
                     line_open = False
     finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from service.cli.agent import agent_option, local_option, model_option, open_client, run_turn, session_key_option
-from service.cli.shared.common import pass_locations
+from service.cli.shared.common import pass_locations, printable
 from service.config.source import Locations
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _converse(client: AgentClient, agent_id: str | None, key: str, model: str | 
                 run_turn(client, AgentInvocation(message, agent_id, key, model, None), stream=True)
             except AgentFailure as failure:
                 failed = True
-                failure.show()
+                click.ClickException(printable(failure.message)).show()
             except KeyboardInterrupt:
                 _show("Stopped.")
     return failed

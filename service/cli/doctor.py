@@ -48,6 +48,6 @@ def doctor(locations: Locations, *, no_calls: bool, as_json: bool) -> None:
 
 def _print(finding: Finding) -> None:
     status = click.style(finding.status.ljust(7), fg=_COLOURS[finding.status], bold=finding.status != "ok")
-    click.echo(f"{status}  {click.style(finding.subject, bold=True)}: {printable(finding.text)}")
+    click.echo(f"{status}  {click.style(printable(finding.subject), bold=True)}: {printable(finding.text)}")
     if finding.remedy is not None:
         click.echo(f"{'':7}  {printable(finding.remedy)}")

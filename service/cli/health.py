@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.shared.common import Seconds, json_option, pass_locations, print_json
+from service.cli.shared.common import Seconds, json_option, pass_locations, print_json, printable
 from service.config.source import ConfigError, Locations
 from service.core.dataclass import record
 
@@ -52,7 +52,7 @@ def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
     elif found.problem is None:
         click.echo(f"The gateway at {found.url} is live and ready ({found.latency_ms:g} ms).")
     if found.problem is not None:
-        click.echo(f"The gateway at {found.url} is live, but not ready. {found.problem}", err=True)
+        click.echo(f"The gateway at {found.url} is live, but not ready. {printable(found.problem)}", err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -169,4 +169,4 @@ def _print_status(report: dict[str, Any]) -> None:
         lines.append(("gateway", gateway["problem"], False))
     for name, text, good in lines:
         colour = {True: "green", False: "red", None: None}[good]
-        click.echo(f"{click.style(name.ljust(13), bold=True)}  {click.style(text, fg=colour)}")
+        click.echo(f"{click.style(name.ljust(13), bold=True)}  {click.style(printable(text), fg=colour)}")

@@ -204,7 +204,7 @@ def list_(opened: Any, *, as_json: bool) -> None:
     rows = [
         (
             key.id,
-            printable(key.name),
+            key.name,
             key.state_at(now_ms),
             ",".join(key.scopes),
             ",".join(key.agents or ("all",)),

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from service.cli.shared.common import json_option, pass_locations, printable
+from service.cli.shared.common import json_option, pass_locations, print_json_text, printable
 from service.config.source import Locations
 from service.core.logs import rotated_path, to_logfmt
 
@@ -99,7 +99,7 @@ class _Tail:
 
 def _print(line: str, *, as_json: bool) -> None:
     if as_json:
-        click.echo(line)
+        print_json_text(line)
         return
     try:
         entry = json.loads(line)

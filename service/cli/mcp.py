@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.shared.common import CommandGroup, json_option, pass_locations, print_json, print_table
+from service.cli.shared.common import CommandGroup, json_option, pass_locations, print_json, print_table, printable
 from service.config.source import Locations
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test(locations: Locations, names: tuple[str, ...], *, as_json: bool) -> None
         print_json({"ok": all(one["ok"] for one in results), "servers": results})
     for one in () if as_json else results:
         answer = f"{len(one['tools'])} tools: {', '.join(one['tools'])}" if one["ok"] else one["problem"]
-        click.echo(f"{one['name']}: {answer}")
+        click.echo(printable(f"{one['name']}: {answer}"))
     if not all(one["ok"] for one in results):
         raise click.exceptions.Exit(1)
 

@@ -15,7 +15,6 @@ from service.cli.shared.common import (
     pass_locations,
     print_json,
     print_table,
-    printable,
     report_errors,
 )
 from service.config.source import Locations
@@ -49,7 +48,7 @@ def list_(locations: Locations, *, as_json: bool) -> None:
         print_json([{**_to_json(model), "note": notes.get(model.ref)} for model in found])
         return
     for text in notes.values():
-        note(printable(text))
+        note(text)
     rows = [(model.ref, model.source, model.problem or "yes", ", ".join(model.agents) or "-") for model in found]
     print_table(("MODEL", "FROM", "USABLE", "AGENTS"), rows)
 

@@ -15,7 +15,9 @@ from service.cli.shared.common import (
     json_option,
     pass_locations,
     print_json,
+    print_json_text,
     print_table,
+    print_text,
     printable,
 )
 from service.config.source import Locations
@@ -55,10 +57,7 @@ def list_(
     if as_json:
         print_json(page)
         return
-    rows = [
-        (printable(run["id"]), run["state"], _to_second(run["created_at"]), printable(run["session_key"]))
-        for run in page["data"]
-    ]
+    rows = [(run["id"], run["state"], _to_second(run["created_at"]), run["session_key"]) for run in page["data"]]
     if rows:
         print_table(("RUN", "STATE", "ACCEPTED (UTC)", "SESSION"), rows)
     else:
@@ -108,7 +107,7 @@ def watch(locations: Locations, run_id: str, *, after: int, as_json: bool) -> No
     end: dict[str, Any] = {}
     for event in iter_events(_resolve(locations), _path_of(run_id), after):
         if as_json:
-            click.echo(json.dumps(event, ensure_ascii=False))
+            print_json_text(json.dumps(event, ensure_ascii=False))
         else:
             _print_event(event)
         end = event if event["type"] == "run.ended" else end
@@ -123,7 +122,7 @@ def watch(locations: Locations, run_id: str, *, after: int, as_json: bool) -> No
 def _print_event(event: dict[str, Any]) -> None:
     match event["type"]:
         case "text.delta":
-            click.echo(printable(event["text"]), nl=False)
+            print_text(event["text"], nl=False)
         case "reasoning.delta":
             click.echo(click.style(printable(event["text"]), dim=True), nl=False, err=True)
         case "text.retracted" | "reasoning.retracted":

@@ -17,11 +17,13 @@ import click
 from service.cli.shared.common import (
     CommandGroup,
     Utf8Text,
+    is_terminal,
     json_option,
     pass_locations,
     print_json,
     print_table,
     printable,
+    to_json_for_terminal,
 )
 from service.cli.shared.completed_types import SessionKey
 from service.cli.shared.storage import pass_storage
@@ -99,7 +101,7 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
     if as_json:
         print_json(to_session_with_messages(session, tree, active, recent))
         return
-    click.echo(f"{session.key}: {printable(session.title or '(no title)')}")
+    click.echo(printable(f"{session.key}: {session.title or '(no title)'}"))
     click.echo(
         f"  created     {_to_minute(session.created_at_ms)}, last used {_to_minute(session.updated_at_ms)} (UTC)"
     )
@@ -107,11 +109,11 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
     click.echo(
         f"  messages    {session.message_count}, {usage.input_tokens} input tokens, {usage.output_tokens} output tokens"
     )
-    click.echo(f"  model       {session.model or '-'}")
+    click.echo(f"  model       {printable(session.model or '-')}")
     if len(tree.leaves) > 1:
         click.echo(f"  branches    {len(tree.leaves)}; the messages below are those of the current one")
     for run in active:
-        click.echo(f"  {run.state:<11} {run.id}")
+        click.echo(f"  {run.state:<11} {printable(run.id)}")
     last = {stored.run_id: stored for stored in reversed(recent)}
     for stored in reversed(recent):
         click.echo(f"\n{stored.role} ({_to_minute(stored.at_ms)})\n{_to_text(stored)}")
@@ -134,7 +136,8 @@ def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything:
     with opened() as (storage, config):
         for session in _iter_sessions(storage, agent) if everything else _find(storage, config, keys, agent):
             for line in export_session(storage.transcripts, session, storage.records.list_failures(session.key)):
-                output.write(json.dumps(line, ensure_ascii=False) + "\n")
+                text = json.dumps(line, ensure_ascii=False)
+                output.write((to_json_for_terminal(text) if is_terminal(output) else text) + "\n")
 
 
 @sessions.command(name="import")
@@ -167,7 +170,7 @@ def import_(
     else:
         click.echo("\n".join(f"Imported {printable(session.key)}." for session in found))
         for note in notes:
-            click.echo(f"{file.name}, {note}.", err=True)
+            click.echo(printable(f"{file.name}, {note}."), err=True)
 
 
 @sessions.command(epilog=_KEYS)
@@ -182,14 +185,14 @@ def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, 
         found = _find(storage, config, keys, agent)
         messages = sum(session.message_count for session in found)
         if not yes:
-            many = f"{len(found)} sessions" if len(found) > 1 else f"the session {found[0].key}"
+            many = f"{len(found)} sessions" if len(found) > 1 else f"the session {printable(found[0].key)}"
             click.confirm(f"Delete {many} with {messages} messages? This cannot be undone.", abort=True, err=True)
         for session in found:
             if storage.transcripts.delete_session(session.key) is None:
                 text = f"The session {session.key} has an active run. Wait, or use `openclaw sessions abort` first."
                 raise GatewayError("session_busy", text)
             if not as_json:
-                click.echo(f"Deleted {session.key}.")
+                click.echo(f"Deleted {printable(session.key)}.")
     if as_json:
         print_json({"ok": True, "deleted": [session.key for session in found], "messages": messages})
 
@@ -221,7 +224,7 @@ def abort(locations: Locations, key: str, *, agent: str | None, as_json: bool) -
     if as_json:
         print_json(response)
     else:
-        click.echo("\n".join(f"Aborted {run_id}." for run_id in response["runIds"]) or nothing)
+        click.echo(printable("\n".join(f"Aborted {run_id}." for run_id in response["runIds"])) or nothing)
 
 
 def _full_key(connection: OperatorConnection, params: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.shared.common import json_option, print_json, print_table, printable
+from service.cli.shared.common import json_option, print_json, print_table
 from service.cli.shared.storage import pass_storage
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def _name_of(row: Mapping[str, Any], by: str) -> str:
 
     key = row["key_name"] or row["key"]
     if by in ("key", "user") and is_proxy_user(row["key"]):
-        return f"{printable(key)} (user of a proxy)"
+        return f"{key} (user of a proxy)"
     if by == "key":
-        return printable(key or "(none)")
-    name = printable(row[by] or "(none)")
-    return f"{name} of {printable(key)}" if by == "user" and key else name
+        return key or "(none)"
+    name = row[by] or "(none)"
+    return f"{name} of {key}" if by == "user" and key else name
 
 
 def _to_columns(counts: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -17,6 +19,9 @@ Command = Callable[..., None]
 
 _NO_LIMIT = 10_000
 _MAX_SECONDS = 10**9
+
+#: What words of some languages, and emoji, are joined with, or kept from joining.
+_JOINERS = "\u200c\u200d"
 
 
 def _check_profile(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
@@ -109,7 +114,9 @@ def report_errors(command: Command) -> Command:
                 code = getattr(error, "code", None)
                 details = {"type": "cli_error", "message": failure.format_message(), "code": code or None}
                 print_json({"ok": False, "error": details})
-            raise failure from None
+            if isinstance(failure, click.UsageError):
+                raise failure from None
+            raise click.ClickException(printable(failure.format_message())) from None
 
     return reporting
 
@@ -121,12 +128,32 @@ def json_option(command: Command) -> Command:
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    print_json_text(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_json_text(text: str) -> None:
+    """Print what is JSON already; a terminal gets escapes, which mean the same, for what it would interpret."""
+    click.echo(to_json_for_terminal(text) if is_terminal(sys.stdout) else text, color=True)
+
+
+def to_json_for_terminal(text: str) -> str:
+    """Escape the characters of JSON that a terminal would interpret, or not show."""
+    return "".join(char if _is_harmless(char) else json.dumps(char)[1:-1] for char in text)
+
+
+def print_text(text: str, *, nl: bool = True) -> None:
+    """Print what a model says: as it is, except on a terminal, which gets no characters that it would interpret."""
+    click.echo(_without_controls(text, _JOINERS) if is_terminal(sys.stdout) else text, nl=nl, color=True)
+
+
+def is_terminal(file: IO[str] | None) -> bool:
+    """Return whether `file` is a terminal; `None` is standard output that was closed."""
+    return file is not None and file.isatty()
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns; the headings are bold on a terminal."""
-    lines = [tuple(headings), *(tuple(row) for row in rows)]
+    """Print rows in columns without control characters; the headings are bold on a terminal."""
+    lines = [tuple(headings), *(tuple(map(printable, row)) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     for index, line in enumerate(lines):
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -135,9 +162,17 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def note(text: str) -> None:
     """Print a note on standard error."""
-    click.echo(f"{click.style('Note:', fg='yellow')} {text}", err=True)
+    click.echo(f"{click.style('Note:', fg='yellow')} {printable(text)}", err=True)
 
 
 def printable(text: str) -> str:
-    """Replace control characters, which a terminal would interpret."""
-    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
+    """Replace control characters, which a terminal would interpret, and others that are not seen."""
+    return _without_controls(text)
+
+
+def _without_controls(text: str, kept: str = "") -> str:
+    return "".join(char if _is_harmless(char) or char in kept else "\ufffd" for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"

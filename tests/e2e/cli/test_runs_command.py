@@ -101,7 +101,7 @@ def test_watch_shows_all_of_a_run_however_often_the_connection_breaks(
         watched = openclaw(proxy.url, "watch", run_id)
         events = [json.loads(line) for line in openclaw(proxy.url, "watch", run_id, "--json").stdout.splitlines()]
         proxy.shutdown()
-    assert (watched.returncode, watched.stdout) == (0, "\ufffd[2J\n\n" + "".join(WORDS) + "\n"), watched.stderr
+    assert (watched.returncode, watched.stdout) == (0, "\x1b[2J\n\n" + "".join(WORDS) + "\n"), watched.stderr
     assert '[find {"pattern":"*.none"}]' in watched.stderr
     assert (proxy.cuts > 0) == ("Connecting again" in watched.stderr)
     assert bytes_each > 1700 or proxy.cuts >= 2
