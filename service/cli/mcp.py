@@ -25,11 +25,12 @@ def mcp() -> None:
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the MCP servers and the agents that may use them."""
     from service.config.loading import load_sections
+    from service.config.secrets import mask_secrets
 
     # Its secrets are not needed to list them.
     config = load_sections(locations, os.environ, required=(), optional=("agents", "mcp", "tools"))
     servers = [
-        (name, server.url or server.command or "-", _agents_of(config, name))
+        (name, mask_secrets(server.url or server.command or "-"), _agents_of(config, name))
         for name, server in config.mcp.servers.items()
     ]
     if as_json:

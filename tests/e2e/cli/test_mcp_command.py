@@ -14,6 +14,7 @@ from support.command import Home
 from support.live import live_gateway, scripted_config
 
 from service.cli import openclaw
+from service.config.secrets import MASK
 
 RAW_SERVER = str(Path(support.__file__).with_name("mcp_raw_server.py"))
 SECONDS = 30
@@ -46,6 +47,23 @@ def test_servers_are_listed_without_their_secrets(home: Home) -> None:
         ("gone", ["main", "beta"]),
     ]
     assert "/nowhere/at-all" in home.run("mcp", "list").out
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://u:LEAK@host/mcp?token=LEAK", f"http://{MASK}@host/mcp?{MASK}"),
+        ("https://LEAK@host:8443/mcp", f"https://{MASK}@host:8443/mcp"),
+        ("https://host/mcp?LEAK", f"https://host/mcp?{MASK}"),
+        ("https://host/mcp", "https://host/mcp"),
+    ],
+)
+def test_addresses_of_servers_are_masked_as_the_configuration_is(home: Home, url: str, shown: str) -> None:
+    home.write(scripted_config() | {"mcp": {"servers": {"far": {"url": url}}}})
+    listed, as_text = home.run("mcp", "list", "--json"), home.run("mcp", "list").out
+    assert listed.json["servers"][0]["address"] == shown
+    assert shown in as_text.split()
+    assert home.run("config", "get", "mcp", "--json").json["servers"]["far"]["url"] == shown
 
 
 def test_servers_are_tried_and_failures_end_with_1(home: Home) -> None:
