@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -18,6 +17,7 @@ from service.config.source import Locations
 from service.core.logs import rotated_path, to_logfmt
 
 _POLL_SECONDS = 0.25
+_BLOCK_BYTES = 1 << 20
 _HEAD = ("time", "level", "logger", "process", "message", "exception")
 _COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
@@ -30,9 +30,9 @@ _COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 def logs(locations: Locations, *, follow: bool, limit: int, as_json: bool) -> None:
     """Print the end of the log file of the gateway on this machine (`logging.file`)."""
     path = _log_path(locations)
-    if not path.exists() and not follow:
-        raise click.ClickException(f"{path} does not exist: no gateway has written to it yet.")
     tail = _Tail(path)
+    if not tail.open() and not follow:
+        raise click.ClickException(f"{path} does not exist: no gateway has written to it yet.")
     for line in tail.last(limit):
         _print(line, as_json=as_json)
     while follow:
@@ -48,8 +48,8 @@ def _log_path(locations: Locations) -> Path:
     if path is None:
         raise click.ClickException(
             "The gateway logs to its standard error only: see the terminal or the service that runs it, such as "
-            "`journalctl --user --unit openclaw`. `openclaw config set logging.file logs/gateway.log` makes it log to "
-            "a file, too."
+            "`journalctl --unit openclaw-gateway`. `openclaw config set logging.file logs/gateway.log` makes it log "
+            "to a file, too."
         )
     return path
 
@@ -62,27 +62,25 @@ class _Tail:
         self._file: Any = None
         self._rest = b""
 
-    def last(self, count: int) -> list[str]:
-        """Return the last `count` lines, the file before this one included; `more` continues there."""
-        lines: deque[str] = deque(maxlen=count)
-        self._open()
-        new = list(self.more())
-        if len(new) < count:
+    def last(self, count: int) -> Iterator[str]:
+        """Yield the last `count` lines, the file before this one included; `more` continues there."""
+        found = 0 if self._file is None else _seek_last_lines(self._file, count)
+        if found < count:
             with suppress(OSError), rotated_path(self._path, 1).open("rb") as file:
-                lines.extend(line.decode(errors="replace").rstrip("\n") for line in file)
-        lines.extend(new)
-        return list(lines)
+                _seek_last_lines(file, count - found)
+                yield from (line.decode(errors="replace").rstrip("\n") for line in file)
+        yield from self.more()
 
     def more(self) -> Iterator[str]:
         """Yield the complete lines that are new since the last call."""
         while True:
-            while self._file is not None and (data := self._file.read(1 << 20)):
+            while self._file is not None and (data := self._file.read(_BLOCK_BYTES)):
                 *complete, self._rest = (self._rest + data).split(b"\n")
                 yield from (line.decode(errors="replace") for line in complete)
-            if not self._open():
+            if not self.open():
                 return
 
-    def _open(self) -> bool:
+    def open(self) -> bool:
         """Open the file that is at the path now; returns whether it is another one."""
         try:
             found = self._path.stat()
@@ -94,7 +92,27 @@ class _Tail:
             self._file, self._rest = self._path.open("rb"), b""
         except FileNotFoundError:
             return False
+        except OSError as error:
+            remedy = "Run this as the user of the gateway, and have `logging.file` name a file."
+            raise click.ClickException(f"{self._path} cannot be read: {error.strerror}. {remedy}") from None
         return True
+
+
+def _seek_last_lines(file: BinaryIO, count: int) -> int:
+    """Go to where the last `count` complete lines begin, or to the beginning; returns how many follow."""
+    start, ends = file.seek(0, os.SEEK_END), 0
+    while start > 0:
+        size = min(_BLOCK_BYTES, start)
+        start = file.seek(start - size)
+        block = file.read(size)
+        at = len(block)
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            if ends == count:
+                file.seek(start + at + 1)
+                return count
+            ends += 1
+    file.seek(0)
+    return ends
 
 
 def _print(line: str, *, as_json: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,10 +203,84 @@ def test_command_follows_file_beyond_its_rotation(gateway: LiveGateway, client: 
     assert re.fullmatch(r"\S+Z INFO openclaw\.access method=GET path=/readyz status=200 .*\n", as_text)
 
 
+def environment_in(directory: Path, config: Any) -> dict[str, str]:
+    """The environment of a command whose configuration and state are in `directory`."""
+    (directory / "openclaw.json").write_bytes(orjson.dumps(config))
+    locations = {"OPENCLAW_CONFIG_PATH": str(directory / "openclaw.json"), "OPENCLAW_STATE_DIR": str(directory)}
+    return {**os.environ, **locations}
+
+
 def test_command_says_where_log_is_without_file(tmp_path: Path) -> None:
-    (tmp_path / "openclaw.json").write_text("{}")
-    env = {**os.environ, "OPENCLAW_CONFIG_PATH": str(tmp_path / "openclaw.json"), "OPENCLAW_STATE_DIR": str(tmp_path)}
-    done = run(("logs",), cwd=tmp_path, env=env)
+    done = run(("logs",), cwd=tmp_path, env=environment_in(tmp_path, {}))
     assert done.returncode == 1
     assert "standard error" in done.stderr
     assert "logging.file" in done.stderr
+    unit = re.search(r"journalctl --unit ([a-z-]+)`", done.stderr)
+    assert unit is not None
+    assert (Path(__file__).parents[3] / "deploy" / f"{unit[1]}.service").exists()
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def make_unreadable(path: Path) -> None:
+    path.touch(0o000)
+
+
+def make_endless_link(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("make", [make_directory, make_unreadable, make_endless_link])
+@pytest.mark.parametrize("options", [(), ("--follow",)])
+def test_file_that_cannot_be_read_is_an_error_with_a_remedy(
+    tmp_path: Path, make: Callable[[Path], None], options: tuple[str, ...]
+) -> None:
+    path = tmp_path / "gateway.log"
+    make(path)
+    if make is make_unreadable and os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    env = environment_in(tmp_path, {"logging": {"file": str(path)}})
+    done = run(("logs", *options), cwd=tmp_path, env=env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {path} cannot be read: ")
+    assert "logging.file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limit", "shown"),
+    [(0, 0), (1, 1), (3, 3), (4, 4), (6, 6), (7, 6), (10**20, 6)],
+)
+def test_last_lines_are_those_of_both_files(tmp_path: Path, limit: int, shown: int) -> None:
+    """Three lines in each file; the last one is longer than what is read at once, and another is yet incomplete."""
+    path = tmp_path / "gateway.log"
+    path.with_name("gateway.log.1").write_text("1\n2\n3\n")
+    path.write_text(f"4\n5\n6{'x' * (3 << 20)}\nincomplete")
+    env = environment_in(tmp_path, {"logging": {"file": str(path)}})
+    done = run(("logs", "--limit", str(limit)), cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert [line[0] for line in done.stdout.splitlines()] == list("123456")[6 - shown :]
+
+
+#: Runs a command and prints the most memory that it has had, in KiB.
+MEASURED = """
+import re, sys
+from pathlib import Path
+from service.cli import openclaw
+openclaw(sys.argv[1:], standalone_mode=False)
+print(re.search("VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_end_of_a_large_file_takes_little_memory(tmp_path: Path) -> None:
+    path, peaks = tmp_path / "gateway.log", []
+    env = environment_in(tmp_path, {"logging": {"file": str(path)}})
+    for lines in (2, 600_000):
+        path.write_text(f"{'x' * 99}\n" * lines)
+        command = [sys.executable, "-c", MEASURED, "logs", "--limit", "2"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=90, check=True)
+        *printed, peak = done.stdout.splitlines()
+        assert len(printed) == 2
+        peaks.append(int(peak))
+    assert peaks[1] - peaks[0] < 20_000  # of 60,000 in the file
