@@ -39,7 +39,7 @@ IS_OVER = "document.querySelectorAll('.answer').length == {} && !document.queryS
 
 
 def talk(exchange: Exchange) -> None:
-    """Answer by the last message: `say ...`, `think` with a tool, `disguise`, `hold`, `fail`, or what was said."""
+    """Answer by the last message, as its first word says, or else with what the user has said so far."""
     messages = exchange.body["messages"]
     said = [str(one["content"]) for one in messages if one["role"] == "user"]
     verb, _, text = said[-1].partition(" ")
@@ -63,7 +63,10 @@ def talk(exchange: Exchange) -> None:
         exchange.event({"content": word + " "})
     if verb == "hold":
         exchange.wait()
-    exchange.end()
+    if verb == "break":
+        exchange.send(b'data: {"error": {"message": "out of paper"}}\n\n')
+        return
+    exchange.end("length" if verb == "short" else "stop")
 
 
 PARAGRAPHS = 200

@@ -2,9 +2,9 @@
 /** The conversation that is open: what it consists of, and the run that answers it. */
 
 import { ApiError, call, getJson, postJson, readEvents, sessionPath, toHeader, UNREACHABLE } from "./api.js";
-import { addKnown, goesOn, hasForeignCalls, message, toRequest, toShown } from "./conversation.js";
+import { addEndings, addKnown, goesOn, hasForeignCalls, message, toEnding, toRequest, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
-import { loadSession } from "./sessions_api.js";
+import { loadConversation } from "./sessions_api.js";
 import { may, onEvent } from "./socket.js";
 
 const SHOWN = { "x-openclaw-events": "reasoning,tools" };
@@ -29,6 +29,7 @@ export const chat = {
   /** When the session was used last, and how much it had, as it was loaded. */ use: "",
   /** Why the conversation cannot be continued here, if so. */ obstacle: "",
   isLoading: false,
+  /** Whether a run has ended since the conversation was opened. */ hasEnded: false,
   /** @type {any} */ error: null,
   /** A conversation whose last message was not answered. @type {Shown[]|null} */ failed: null,
   /** @type {{runId: string, after: number, note: string, isStopping: boolean, control: AbortController}|null} */ run: null,
@@ -49,7 +50,7 @@ export async function loadAgents() {
 export function begin() {
   leave();
   const empty = { key: "", title: "", messages: [], branches: [], isStored: false, obstacle: "", error: null, failed: null };
-  Object.assign(chat, empty, { id: chat.id + 1, isLoading: false });
+  Object.assign(chat, empty, { id: chat.id + 1, isLoading: false, hasEnded: false });
   redraw();
 }
 
@@ -78,7 +79,7 @@ export async function open(key, branch) {
 async function reload(branch) {
   const { id, key } = chat;
   try {
-    const session = await loadSession(key, branch);
+    const session = await loadConversation(key, branch);
     if (chat.id !== id || chat.run) return null;
     show(session);
     return session;
@@ -92,6 +93,7 @@ async function reload(branch) {
 /** Show a session as it is stored. @param {any} session */
 function show(session) {
   const shown = toShown(session.messages);
+  addEndings(shown, session.endings);
   addKnown(shown, known);
   const { agent, branches } = session;
   Object.assign(chat, { agent, branches, obstacle: obstacleOf(session, shown), messages: shown, isStored: shown.length > 0, error: null });
@@ -121,7 +123,7 @@ async function catchUp(key) {
   const isIdle = () => chat.id === id && chat.key === key && chat.messages === messages && !(chat.run || chat.isLoading || chat.failed);
   await concluded;
   if (!may("read") || !isIdle()) return;
-  const session = await loadSession(key).catch(() => null);
+  const session = await loadConversation(key).catch(() => null);
   if (!session || !isIdle()) return;
   chat.use = useOf(session);
   if (goesOn(messages, toShown(session.messages))) show(session);
@@ -142,7 +144,7 @@ export const send = (text, pictures) => answer(() => [...chat.messages, message(
 
 /** Send a message again in place of the one at `place`, with another text. @param {number} place @param {string} text */
 export function edit(place, text) {
-  return answer(() => [...chat.messages.slice(0, place), { ...chat.messages[place], text, index: null }]);
+  return answer(() => [...chat.messages.slice(0, place), { ...chat.messages[place], text, index: null, ending: null }]);
 }
 
 /** Ask again for the answer at `place`. @param {number} place */
@@ -183,7 +185,8 @@ async function carryOut(conversation, begun) {
   }
   if (chat.run !== run) return;
   shown.isLive = false;
-  chat.run = null;
+  if (error) shown.ending = toEnding({ state: isStop(error) ? "aborted" : error.status === 0 ? "interrupted" : "error", error });
+  Object.assign(chat, { run: null, hasEnded: true });
   concluded = conclude({ run, shown, conversation, before, error });
   await concluded;
   redraw();
@@ -197,7 +200,8 @@ async function conclude({ run, shown, conversation, before, error }) {
   const problem = chat.error;
   const isSaid = shown.text !== "" || shown.steps.length > 0;
   if (session ? session.messages.some((one) => one.run_id === run.runId) : isSaid && !isLost(problem)) {
-    const ownError = run.isStopping && isStop(error) ? null : error;
+    const isShown = chat.messages.some(({ runId, ending }) => runId === run.runId && ending);
+    const ownError = isShown ? null : error;
     const isRefusal = problem?.code === "missing_scope"; // of reading: the answer is there
     Object.assign(chat, { isStored: true, error: ownError ?? (isRefusal ? null : problem) });
     return;
@@ -277,9 +281,10 @@ async function resume(run) {
 
 /** @param {any} run @param {Shown} shown @param {any} chunk */
 function take(run, shown, chunk) {
-  const { delta } = chunk.choices[0] ?? {};
+  const { delta, finish_reason: reason } = chunk.choices[0] ?? {};
   if (delta?.content) shown.text += delta.content;
   if (delta?.reasoning_content) shown.reasoning += delta.reasoning_content;
+  if (reason) shown.ending = toEnding({ state: "ok", finish_reason: reason });
   if (chunk.usage) shown.usage = chunk.usage;
   const more = chunk.openclaw ?? {};
   if (more.sequence_number) run.after = more.sequence_number;

@@ -7,7 +7,7 @@ import { redraw } from "./draw.js";
 import { compact, duration, pretty, shorten } from "./format.js";
 import { html, nothing, render } from "./vendor/lit-html.js";
 import { markdown } from "./markdown.js";
-import { copy, errorNote, icon, iconButton, visible } from "./parts.js";
+import { codeLink, copy, errorNote, icon, iconButton, visible } from "./parts.js";
 import { fitTogether, isHeld, toDataUris } from "./pictures.js";
 import { may } from "./socket.js";
 
@@ -132,6 +132,7 @@ function userMessage(one, place) {
     ${one.pictures.length ? html`<div class="pictures">${one.pictures.map(picture)}</div>` : nothing}
     ${one.unreadable ? html`<p class="note">This message is too long to be shown.</p>` : nothing}
     ${one.text ? html`<div class="bubble">${one.text}</div>` : nothing}
+    ${endingMark(one)}
     <div class="actions">${iconButton("copy", "Copy message", () => copy(one.text))}
       ${iconButton("edit", "Edit message", () => startEditing(place), !canAsk())}</div>
   </article>`;
@@ -144,12 +145,15 @@ const picture = (uri) => (uri.startsWith("data:image/") ? html`<img src=${uri} a
 function editor(one, place) {
   const done = (event) => {
     event.preventDefault();
+    const text = event.target.elements.text.value;
+    if (!canAsk() || !(text.trim() || one.pictures.length)) return;
     draft.editing = null;
-    edit(place, event.target.elements.text.value);
+    edit(place, text);
   };
   const cancel = () => ((draft.editing = null), redraw());
+  const send = (event) => isSending(event) && event.target.form.requestSubmit();
   return html`<form class="user editing" @submit=${done} @keydown=${(event) => event.key === "Escape" && cancel()}>
-    <textarea name="text" aria-label="Edit message" .value=${one.text} rows="3"></textarea>
+    <textarea name="text" aria-label="Edit message" .value=${one.text} rows="3" @keydown=${send}></textarea>
     <div class="row end"><button type="button" @click=${cancel}>Cancel</button><button class="main">Send</button></div>
   </form>`;
 }
@@ -174,8 +178,23 @@ function answerMessage(one, place) {
     ${isWaiting ? html`<p class="pause"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
     ${one.isLive ? approvalsOf(chat.run?.runId ?? "") : nothing}
     ${one.isLive && chat.run?.note ? html`<p class="note" role="status">${chat.run.note}</p>` : nothing}
+    ${endingMark(one)}
     ${one.isLive ? nothing : answerActions(one, place)}
   </article>`;
+}
+
+/** Say why there is no whole answer. @param {import("./chat.js").Shown} one */
+function endingMark({ ending, isLive }) {
+  if (!ending || isLive) return nothing;
+  return html`<p class="ending"><span class="state error">${ending.word}</span> <bdi>${ending.message}</bdi> ${codeLink(ending.code)}</p>`;
+}
+
+/** Say to those who do not see it how a run that has ended here has ended; an error says so itself. */
+function announcement() {
+  const last = chat.messages.at(-1);
+  if (!chat.hasEnded || !last || chat.error) return "";
+  if (last.ending) return `The answer is not complete: ${last.ending.word}. ${last.ending.message}`;
+  return last.role === "user" ? "" : "The answer is complete.";
 }
 
 /** @param {import("./chat.js").Shown} one @param {number} place */
@@ -212,7 +231,7 @@ function composer() {
       ${chat.run ? html`<button class="main round" type="button" aria-label="Stop" title="Stop" ?disabled=${chat.run.isStopping} @click=${stop}>${icon("stop")}</button>`
         : html`<button class="main round" aria-label="Send" title="Send" ?disabled=${isBlocked || isEmpty()}>${icon("send")}</button>`}
     </div>
-    <p class="hidden" role="status">${chat.run ? "The agent is answering." : chat.messages.length ? "The answer is complete." : ""}</p>
+    <p class="hidden" role="status">${chat.run ? "The agent is answering." : announcement()}</p>
   </form>`;
 }
 
@@ -248,10 +267,14 @@ function fit(field) {
 /** @param {KeyboardEvent} event */
 function pressed(event) {
   if (event.key === "Escape" && chat.run) stop();
-  const isTouch = matchMedia("(pointer: coarse)").matches;
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing || isTouch) return;
+  if (isSending(event) && !chat.run && canAsk()) submit(event);
+}
+
+/** Whether a key sends what is written, and does not begin a line, which it does on touch screens. @param {KeyboardEvent} event */
+function isSending(event) {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || matchMedia("(pointer: coarse)").matches) return false;
   event.preventDefault();
-  if (!chat.run && canAsk()) submit(event);
+  return true;
 }
 
 /** @param {Event} event */

@@ -5,8 +5,27 @@
  *
  * @typedef {{id: string, name: string, label: string, arguments: string, result: string|null, ok: boolean|null, ms: number|null}} Step
  * @typedef {{role: "user"|"assistant", text: string, pictures: string[], reasoning: string, steps: Step[], index: number|null,
- *   runId: string, unreadable: boolean, usage?: any, isLive?: boolean}} Shown
+ *   runId: string, unreadable: boolean, usage?: any, isLive?: boolean, ending?: Ending|null}} Shown
+ * @typedef {{word: string, message: string, code: string}} Ending why a run has no whole answer
  */
+
+const WORDS = { aborted: "stopped", error: "failed", interrupted: "interrupted" };
+const CUTS = { length: "The limit of tokens was reached.", content_filter: "The provider's filter withheld the rest." };
+
+/** Return why a run has no whole answer, null if it has one or goes on. @param {any} run @returns {Ending|null} */
+export function toEnding({ state, error = null, finish_reason: reason = null }) {
+  if (reason in CUTS) return { word: "cut off", message: CUTS[reason], code: "" };
+  if (!(state in WORDS)) return null;
+  const { code = "", message = "" } = error ?? {};
+  return { word: WORDS[state], ...(code === "run_aborted" ? { message: "", code: "" } : { message, code }) };
+}
+
+/** Give the last message of each run why the run has no whole answer. @param {Shown[]} shown @param {Map<string, Ending>} endings by run */
+export function addEndings(shown, endings) {
+  for (const [place, one] of shown.entries()) {
+    if (shown[place + 1]?.runId !== one.runId) one.ending = endings.get(one.runId) ?? null;
+  }
+}
 
 /** @param {"user"|"assistant"} role @param {Partial<Shown>} given @returns {Shown} */
 export const message = (role, given = {}) => ({
@@ -74,7 +93,7 @@ export function addKnown(shown, known) {
     const seen = known.get(one.role + one.runId);
     if (!seen) continue;
     if (one.unreadable) Object.assign(one, { text: seen.text, pictures: seen.pictures, unreadable: false });
-    Object.assign(one, { reasoning: seen.reasoning, usage: seen.usage });
+    Object.assign(one, { reasoning: seen.reasoning, usage: seen.usage, ending: one.ending ?? seen.ending });
     for (const step of one.steps) step.ok = seen.steps.find(({ id }) => id === step.id)?.ok ?? null;
   }
 }

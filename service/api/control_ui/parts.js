@@ -79,6 +79,10 @@ export class Loaded {
  */
 export const visible = (text) => atHidden(text).map((piece, place) => (place % 2 ? html`<span class="escape">${piece}</span>` : piece));
 
+/** Link an error's code to its page. @param {string} code */
+export const codeLink = (code) =>
+  (code ? html`<a href="/docs/errors/${code.toLowerCase()}" target="_blank" rel="noopener">${code.toLowerCase()}</a>` : nothing);
+
 /** Show an error in the gateway's words. @param {Error} error @param {(() => void)|null} retry */
 export function errorNote(error, retry = null) {
   const { code, retryAfter } = error instanceof ApiError ? error : { code: "", retryAfter: null };
@@ -86,7 +90,7 @@ export function errorNote(error, retry = null) {
   return html`<div class="note ${isRefusal ? "" : "bad"}" role=${isRefusal ? "note" : "alert"}>
     <p><strong>${isRefusal ? "Not for this key." : ""}</strong> <bdi>${error.message}</bdi>
       ${retryAfter === null ? nothing : html`Try again in ${retryAfter} ${retryAfter === 1 ? "second" : "seconds"}.`}
-      ${code ? html`<a href="/docs/errors/${code.toLowerCase()}" target="_blank" rel="noopener">${code.toLowerCase()}</a>` : nothing}</p>
+      ${codeLink(code)}</p>
     ${retry && !isRefusal ? html`<button type="button" @click=${retry}>Try again</button>` : nothing}
   </div>`;
 }

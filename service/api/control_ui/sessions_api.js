@@ -1,7 +1,8 @@
 // @ts-check
-/** Reading whole sessions, page by page. */
+/** Reading whole sessions, page by page, and how their runs have ended. */
 
 import { getJson, sessionPath } from "./api.js";
+import { toEnding } from "./conversation.js";
 
 const PAGE = 100;
 const MOST_MESSAGES = 2000;
@@ -18,4 +19,14 @@ export async function loadSession(key, branch) {
     messages = [...earlier.messages, ...messages];
   }
   return { ...session, messages, isCut: messages.length > 0 && messages[0].parent !== null };
+}
+
+/**
+ * Load a session as `loadSession` does, with `endings`: by id, those of its latest runs that have no whole answer.
+ * @param {string} key @param {number} [branch]
+ */
+export async function loadConversation(key, branch) {
+  const listed = getJson("/v1/runs", { session_key: key, limit: PAGE }).catch(() => ({ data: [] })); // the messages count
+  const [session, { data }] = await Promise.all([loadSession(key, branch), listed]);
+  return { ...session, endings: new Map(data.map((run) => [run.id, toEnding(run)]).filter(([, ending]) => ending)) };
 }

@@ -69,8 +69,15 @@ def test_first_message_is_edited_and_asked_again_as_branches(stage: Stage) -> No
     page.wait("document.querySelector('.branches')?.innerText.includes('2/2')")
     assert answers(page) == ["one"]
     page.click("[aria-label='Edit message']")
+    page.fill(".editing textarea", "two")
+    page.press("Escape")
+    page.wait("!document.querySelector('.editing')")
+    page.click("[aria-label='Edit message']")
     page.fill(".editing textarea", "uno")
-    page.click(".editing button.main")
+    page.press("Enter", modifiers=8)
+    assert page.evaluate("document.querySelector('.editing textarea').value") == "uno\n"
+    page.fill(".editing textarea", "uno")
+    page.press("Enter")
     page.wait("document.querySelector('.branches')?.innerText.includes('3/3')")
     assert answers(page) == ["uno"]
     ask(page, "two")
@@ -120,6 +127,44 @@ def test_stopped_answer_keeps_what_was_said(stage: Stage) -> None:
     page.wait(IS_OVER.format(1))
     assert answers(page) == ["hold on"]
     assert not page.evaluate("document.querySelector('[role=alert]')")
+    assert ending(page) == ("stopped", "The answer is not complete: stopped.")
+    page.open(page.evaluate("location.href"))
+    page.wait("document.querySelector('.ending')")
+    assert ending(page) == ("stopped", "")
+    ask(page, "two")
+    assert page.evaluate(STATUS) == "The answer is complete."
+    assert page.evaluate("document.querySelectorAll('.ending').length") == 1
+
+
+STATUS = "document.querySelector('.composer [role=status]').innerText.trim()"
+
+
+def ending(page: Page) -> tuple[str, str]:
+    """The mark of the last answer, and what is announced."""
+    word = page.evaluate("[...document.querySelectorAll('.answer')].at(-1).querySelector('.ending .state')?.innerText")
+    return word, page.evaluate(STATUS)
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "reason"),
+    [("break it", "failed", "provider_"), ("short one", "cut off", "The limit of tokens was reached.")],
+)
+@pytest.mark.parametrize("key", ["chat", None])
+def test_answer_that_is_not_whole_is_marked_and_stays_so(
+    stage: Stage, text: str, word: str, reason: str, key: str | None
+) -> None:
+    page = stage.sign_in(*([stage.keys[key]] if key else []))
+    ask(page, text)
+    page.wait("document.querySelector('.ending')")
+    assert reason in page.evaluate("document.querySelector('.ending').innerText")
+    shown, said = ending(page)
+    assert shown == word
+    assert said == "" if page.evaluate("document.querySelector('[role=alert]')") else word in said
+    if key is None:
+        page.open(page.evaluate("location.href"))
+        page.wait("document.querySelector('.ending')")
+        assert ending(page) == (word, "")
+        assert reason in page.evaluate("document.querySelector('.ending').innerText")
 
 
 def test_answer_goes_on_when_the_page_is_loaded_again(stage: Stage) -> None:
