@@ -67,10 +67,16 @@ function healthView({ problem, details }) {
 
 /** @param {any} value */
 function statusView({ version, uptimeMs, agents, connections, runCount, ts }) {
-  const rows = [["Version", version], ["Up for", duration(uptimeMs)], ["Agents", agents.join(", ")],
-    ["WebSockets", count(connections)], ["Runs now", count(runCount)], ["Clock", time(new Date(ts).toISOString())]];
-  return html`<dl class="facts">${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+  const clock = time(new Date(ts).toISOString());
+  const own = [["Up for", duration(uptimeMs)], ["WebSockets", count(connections)], ["Runs now", count(runCount)]];
+  return html`${facts([["Version", version], ["Agents", agents.join(", ")], ["Clock", clock]])}
+    <h2>The process behind this page</h2>
+    <p class="faint">A gateway of several workers or hosts has others, with numbers of their own.</p>
+    ${facts(own)}`;
 }
+
+/** @param {string[][]} rows */
+const facts = (rows) => html`<dl class="facts">${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 
 /** @param {any} value */
 function configurationView({ config, path }) {

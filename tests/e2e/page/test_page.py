@@ -314,6 +314,14 @@ def test_reader_sees_no_panel_of_the_administrator(stage: Stage) -> None:
     page.wait_for_text("This API key does not have the scope chat.")
 
 
+def test_numbers_of_one_process_are_shown_as_such(stage: Stage) -> None:
+    page = stage.sign_in(place="#/gateway")
+    page.wait_for_text("Runs now")
+    texts = page.evaluate("[...document.querySelectorAll('main :is(h2, dt)')].map((one) => one.innerText)")
+    own = texts[texts.index("The process behind this page") : texts.index("Configuration")]
+    assert own[1:] == ["Up for", "WebSockets", "Runs now"]
+
+
 def test_text_that_was_not_sent_outlasts_an_expired_key(stage: Stage) -> None:
     text, key = create_key(stage.gateway.state_dir)
     page = stage.sign_in(text)
