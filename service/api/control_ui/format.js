@@ -16,6 +16,10 @@ const BLANKS = /[^\S\ufeff\u2028\u2029]+/g;
 const HIDDEN =
   /((?:(?![\n\t]|\r\n|(?<=\p{Extended_Pictographic})[\ufe0e\ufe0f])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}])+)/u;
 
+/** Texts that were split lately, as the page is drawn again and again. @type {Map<string, string[]>} */
+const split = new Map();
+const MOST_SPLIT = 200;
+
 /** @param {number} value */
 export const count = (value) => COUNT.format(value);
 
@@ -56,7 +60,14 @@ export function shorten(text, length) {
  * Split a text at its hidden characters. Every second piece, from the second one, is a run of them, as escapes.
  * @param {string} text
  */
-export const atHidden = (text) => text.split(HIDDEN).map((piece, place) => (place % 2 ? Array.from(piece, toEscape).join("") : piece));
+export function atHidden(text) {
+  const known = split.get(text);
+  if (known) return known;
+  const pieces = text.split(HIDDEN).map((piece, place) => (place % 2 ? Array.from(piece, toEscape).join("") : piece));
+  if (split.size === MOST_SPLIT) split.clear();
+  split.set(text, pieces);
+  return pieces;
+}
 
 /** @param {string} character */
 function toEscape(character) {
