@@ -10,7 +10,14 @@ import click
 from service.cli.shared.common import json_option, pass_locations, print_json
 from service.config.source import Locations
 
-_file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+
+def _check_name(_context: click.Context, _argument: click.Parameter, file: Path) -> Path:
+    if not file.name:
+        raise click.BadParameter("it is empty; name a file.")
+    return file
+
+
+_file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path), callback=_check_name)
 
 
 @click.command()
@@ -25,7 +32,7 @@ def backup(locations: Locations, file: Path, *, force: bool, as_json: bool) -> N
     """
     from service.storage.database.backups import back_up
 
-    if file.exists() and not force:
+    if os.path.lexists(file) and not force:
         raise click.ClickException(f"{file} exists. Name another file, or replace it with --force.")
     back_up(_database_of(locations), file)
     if as_json:
@@ -41,7 +48,7 @@ def backup(locations: Locations, file: Path, *, force: bool, as_json: bool) -> N
 def restore(locations: Locations, file: Path, *, as_json: bool) -> None:
     """Put the backup FILE in place of the database; the gateway must not run.
 
-    The database that was there is kept beside it.
+    The database that was there is kept beside it, also when there are earlier ones.
     """
     from service.storage.database.backups import restore as restore_file
 

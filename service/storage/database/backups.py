@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,14 +16,18 @@ from service.storage.database.errors import StoreError, root_cause
 from service.storage.database.inspection import inspect_file
 
 _BUSY_SECONDS = 60.0
+#: The database, and what SQLite keeps beside it.
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
 def back_up(source: Path, target: Path) -> None:
     """Write the database `source` to `target`, readable by its owner alone, as it is at one moment.
 
-    The gateway goes on meanwhile. `target` is replaced whole, or not at all. Raises `StoreError`.
+    The gateway goes on meanwhile. `target` is replaced whole, or not at all. Raises `StoreError`, also for a `target`
+    that is the database itself or no regular file.
     """
     _check(source)
+    _check_target(source, target)
     with _replacing(target) as new, closing(_connect(source)) as connection:
         connection.execute("VACUUM INTO ?", (str(new),))
 
@@ -33,14 +39,44 @@ def restore(backup: Path, target: Path) -> Path | None:
     """
     _check(backup)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kept = target.with_name(f"{target.name}.replaced") if target.exists() else None
+    kept = None
     with _replacing(target) as new:
         with closing(_connect(backup)) as connection:
             connection.execute("VACUUM INTO ?", (str(new),))
-        if kept is not None:
+        _give(new, (target if target.exists() else target.parent).stat())
+        if target.exists():
             with _unused(target):
+                kept = _unused_name(target)
                 target.replace(kept)
     return kept
+
+
+def _give(path: Path, owned: os.stat_result) -> None:
+    """Give the file to the owner of what `owned` describes: root must not keep it from the gateway's user."""
+    with suppress(PermissionError):  # only root may give files away
+        os.chown(path, owned.st_uid, owned.st_gid)
+
+
+def _unused_name(path: Path) -> Path:
+    """Return a name beside `path` for what is replaced; what has been replaced before is kept, too."""
+    names = (f"{path.name}.replaced{f'.{number}' if number > 1 else ''}" for number in count(1))
+    return next(one for one in map(path.with_name, names) if not os.path.lexists(one))
+
+
+def _check_target(source: Path, target: Path) -> None:
+    real = os.path.realpath(source)
+    for own in (f"{real}{suffix}" for suffix in _SUFFIXES):
+        if os.path.realpath(target) == own or _is_same(target, Path(own)):
+            raise StoreError(f"{target} belongs to the database itself: name another file.")
+    if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
+        raise StoreError(f"{target} is not a regular file: name another one.")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is missing
+        return False
 
 
 def _check(path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from support.chat import ask, text_of
 from support.command import Home
 from support.live import live_gateway, scripted_config
@@ -69,3 +71,94 @@ def test_only_whole_databases_of_this_program_are_restored(tmp_path: Path) -> No
     assert not (home.config_path.parent / "sessions.sqlite").exists()
     done = home.run("backup", str(file), "--force", OPENCLAW_STATE_URL="postgresql+psycopg://127.0.0.1/x")
     assert "pg_dump" in done.err
+
+
+def used_home(tmp_path: Path) -> tuple[Home, Path]:
+    """A home and its database, which has a key."""
+    home = Home(tmp_path, {})
+    home.write(scripted_config())
+    add_key(home, "first")
+    return home, home.config_path.with_name("sessions.sqlite")
+
+
+def add_key(home: Home, name: str) -> None:
+    assert home.run("keys", "create", name).status == 0
+
+
+def names_in(database: Path) -> list[str]:
+    with sqlite3.connect(database) as connection:
+        return [name for (name,) in connection.execute("SELECT name FROM api_keys ORDER BY name")]
+
+
+def test_every_replaced_database_is_kept(tmp_path: Path) -> None:
+    home, database = used_home(tmp_path)
+    copy = str(tmp_path / "copy.sqlite")
+    assert home.run("backup", copy).status == 0
+    kept = []
+    for number in range(3):
+        add_key(home, f"later{number}")
+        kept.append(home.run("restore", copy, "--json").json["replaced"])
+    assert [Path(path).name.removeprefix(database.name) for path in kept] == [
+        ".replaced",
+        ".replaced.2",
+        ".replaced.3",
+    ]
+    assert [names_in(Path(path)) for path in kept] == [["first", f"later{number}"] for number in range(3)]
+    assert names_in(database) == ["first"]
+
+
+@pytest.mark.parametrize("name", ["", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("link", [None, "symlink", "hardlink", "directory"])
+def test_backup_never_replaces_the_database_it_copies(tmp_path: Path, name: str, link: str | None) -> None:
+    home, database = used_home(tmp_path)
+    own = Path(f"{database}{name}")
+    target = own
+    if link == "directory":
+        (tmp_path / "other").symlink_to(own.parent)
+        target = tmp_path / "other" / own.name
+    elif link is not None:
+        target = tmp_path / "linked"
+        if link == "hardlink" and not own.exists():
+            pytest.skip("there is nothing to link to")
+        getattr(target, f"{link}_to")(own)
+    before = database.stat()
+    for options in ((), ("--force",)):
+        done = home.run("backup", str(target), *options)
+        assert (done.status, done.out) == (1, ""), done
+    assert "belongs to the database itself" in done.err
+    assert (database.stat().st_ino, names_in(database)) == (before.st_ino, ["first"])
+
+
+def test_backup_replaces_regular_files_alone(tmp_path: Path) -> None:
+    home, _ = used_home(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(elsewhere)
+    os.mkfifo(pipe)
+    for target in (link, pipe):
+        assert "exists" in home.run("backup", str(target)).err
+        assert "is not a regular file" in home.run("backup", str(target), "--force").err
+    assert (link.is_symlink(), pipe.is_fifo(), elsewhere.exists()) == (True, True, False)
+    elsewhere.write_text("old")
+    assert home.run("backup", str(link), "--force").status == 1
+    assert home.run("backup", str(elsewhere), "--force").status == 0
+    for command in ("backup", "restore"):
+        done = home.run(command, "")
+        assert (done.status, "it is empty" in done.err) == (2, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("exists", [True, False])
+def test_restored_database_belongs_to_the_user_of_the_gateway(tmp_path: Path, exists: bool) -> None:
+    home, database = used_home(tmp_path)
+    copy = str(tmp_path / "copy.sqlite")
+    assert home.run("backup", copy).status == 0
+    user = 12_345
+    if exists:
+        os.chown(database, user, user)
+    else:
+        database.unlink()
+        os.chown(database.parent, user, user)
+    assert home.run("restore", copy).status == 0
+    status = database.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (user, user, 0o600)
