@@ -49,7 +49,10 @@ class ImportedSummary:
 
 @dataclass(slots=True, eq=False)
 class ImportedSession:
-    """A session to store; `line` is where it begins in its file, `notes` are what was left out of it, for people."""
+    """A session to store; `line` is where it begins in its file, `notes` are what was left out of it, for people.
+
+    `least_messages` is how many messages its file says that it has.
+    """
 
     line: int
     key: str
@@ -62,12 +65,15 @@ class ImportedSession:
     last_run_id: str | None
     usage: Usage
     stateless: bool = False
+    least_messages: int = 0
     messages: list[ImportedMessage] = field(default_factory=list)
     summaries: list[ImportedSummary] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def fault(self) -> str | None:
         """Return what keeps it from being stored, if anything does."""
+        if len(self.messages) < self.least_messages:  # there are more if it was exported while it was used
+            return f"the file has {len(self.messages)} of the session's {self.least_messages} messages; it was cut"
         for seq, one in enumerate(self.messages):
             if not ROOT <= one.parent < seq:
                 return f"message {seq} follows message {one.parent}, which does not come before it"

@@ -28,6 +28,8 @@ def at_line(number: int) -> Iterator[None]:
     """Raise `SessionFileError` for what cannot be read in the block, which reads line `number`."""
     try:
         yield
+    except orjson.JSONDecodeError:
+        raise SessionFileError(f"line {number}: it is no JSON") from None
     except KeyError as error:
         raise SessionFileError(f"line {number}: {error.args[0]} is missing") from None
     except (ValueError, TypeError, AttributeError, IndexError) as error:
@@ -86,6 +88,7 @@ def _to_session(number: int, line: Mapping[str, Any]) -> ImportedSession:
         last_run_id=line["last_run_id"],
         usage=_to_usage(line["usage"]),
         stateless=line["stateless"],
+        least_messages=max([line.get("message_count", 0), *(one["index"] + 1 for one in line.get("branches", ()))]),
     )
 
 

@@ -87,6 +87,12 @@ def test_export_is_the_same_after_import_and_nothing_is_imported_twice(
         (3, {"parent": 5}, "line 1: message 1 follows message 5, which does not come before it"),
         (2, {"object": "other"}, 'line 2: "other" is not a type of object in an export'),
         (1, {"agent": ...}, "line 1: agent is missing"),
+        (1, {"message_count": 3}, "line 1: the file has 2 of the session's 3 messages; it was cut"),
+        (
+            1,
+            {"branches": [{"index": 1}, {"index": 4}]},
+            "line 1: the file has 2 of the session's 5 messages; it was cut",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_line(
@@ -98,6 +104,27 @@ def test_what_cannot_be_read_is_refused_with_its_line(
     done = home.run("sessions", "import", write_lines(tmp_path / "broken.jsonl", lines))
     assert (done.status, f"{fault}. Nothing was imported." in done.err) == (1, True), done.err
     assert home.run("sessions", "list", "--json").json["sessions"] == []
+
+
+@pytest.mark.parametrize("cut", ["message", "line", "rest of a session", "rest of an earlier session"])
+def test_cut_export_is_refused_and_replaces_nothing(home: Home, upstream: Upstream, cut: str, tmp_path: Path) -> None:
+    lines = used_export(home, upstream).splitlines()
+    whole = write_lines(tmp_path / "whole.jsonl", lines)
+    assert home.run("sessions", "import", whole).status == 0
+    before = export(home)
+    starts = [number for number, line in enumerate(lines) if '"object": "session"' in line]
+    kept = {
+        "message": lines[:-1],
+        "line": [*lines[:-1], lines[-1][:-10]],
+        "rest of a session": lines[: starts[-1] + 1],
+        "rest of an earlier session": lines[: starts[1] - 1] + lines[starts[1] :],
+    }[cut]
+    faulty = len(kept) if cut == "line" else 1 if "earlier" in cut else starts[-1] + 1
+    done = home.run("sessions", "import", write_lines(tmp_path / "cut.jsonl", kept), "--replace")
+    assert (done.status, done.out) == (1, "")
+    assert f"line {faulty}: " in done.err
+    assert ("it is no JSON. Nothing" if cut == "line" else "it was cut. Nothing") in done.err
+    assert export(home) == before
 
 
 def openclaw_like_export() -> list[dict[str, Any]]:
@@ -231,3 +258,15 @@ def test_foreign_lines_of_transcript_are_refused(
     done = home.run("sessions", "import", write_lines(tmp_path / "t.jsonl", lines))
     assert (done.status, fault in done.err) == (1, True), done.err
     assert home.run("sessions", "import", write_lines(tmp_path / "none.jsonl", ["", "not JSON"])).status == 1
+
+
+def test_conflict_of_a_later_session_leaves_those_before_it(home: Home, tmp_path: Path) -> None:
+    lines = openclaw_like_export()
+    second = [{**line, "id": "other"} | dict.fromkeys(("key", "session_key"), "agent:main:y") for line in lines]
+    file = write_lines(tmp_path / "two.jsonl", [*lines, *second])
+    assert home.run("sessions", "import", file).status == 0
+    before = export(home)
+    third = [{**line, "id": "other"} | dict.fromkeys(("key", "session_key"), "agent:main:z") for line in lines]
+    done = home.run("sessions", "import", write_lines(tmp_path / "mixed.jsonl", [*lines, *third]), "--replace")
+    assert (done.status, "has the same id" in done.err) == (1, True), done.err
+    assert export(home) == before
