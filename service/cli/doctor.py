@@ -10,7 +10,7 @@ from service.cli.shared.common import json_option, pass_locations, print_json, p
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.shared.diagnosis import Finding
+    from service.cli.shared.machine_diagnosis import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 _EXIT = {"ok": 0, "warning": 1, "error": 2}

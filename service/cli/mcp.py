@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -78,10 +79,18 @@ def test_server(config: Config, locations: Locations, name: str) -> dict[str, An
     try:
         tools = [tool.name for tool in server.list_tools()]
     except ToolError as error:
-        return {"name": name, "ok": False, "tools": [], "problem": str(error)}
+        return {"name": name, "ok": False, "tools": [], "problem": f"{_address_of(config, name)}{error}"}
     finally:
         server.close()
     return {"name": name, "ok": True, "tools": tools, "problem": None}
+
+
+def _address_of(config: Config, name: str) -> str:
+    """Return what a problem of the MCP server `name` begins with: its URL, without what may be secret."""
+    if (url := config.mcp.servers[name].url) is None:
+        return ""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: "
 
 
 def _agents_of(config: Config, server: str) -> list[str]:

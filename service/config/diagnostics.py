@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from service.config.problems import Section
 from service.config.types import Bool, HeaderName, HeaderValue, HttpUrl
+
+_TRACES_KEY, _ENDPOINT_KEY = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
+_DEFAULT_URL = "http://localhost:4318"
 
 
 class OtelConfig(Section):
@@ -30,6 +34,19 @@ class OtelConfig(Section):
     """Send traces; there is nothing else to send."""
     sample_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the traces to keep that begin here; callers decide on theirs. Unset: OTEL_TRACES_SAMPLER, else all."""
+
+    def own_url(self, environ: Mapping[str, str]) -> str | None:
+        """Return the URL to send to, `None` for that of the environment, which OpenTelemetry reads itself."""
+        if self.traces_endpoint is not None or environ.get(_TRACES_KEY):
+            return self.traces_endpoint
+        if self.endpoint is None:
+            return None
+        url = self.endpoint.rstrip("/")
+        return url if url.endswith("/v1/traces") else f"{url}/v1/traces"
+
+    def find_url(self, environ: Mapping[str, str]) -> str:
+        """Return the URL to send to; of one in the environment its path may lack."""
+        return self.own_url(environ) or environ.get(_TRACES_KEY) or environ.get(_ENDPOINT_KEY) or _DEFAULT_URL
 
 
 class DiagnosticsConfig(Section):

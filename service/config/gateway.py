@@ -157,7 +157,8 @@ class MetricsConfig(Section):
     enabled: Bool = False
     """Count, and serve `GET /metrics`. With several workers a change needs a restart."""
     port: Annotated[Port, Field(ge=1)] | None = None
-    """A further port, of 127.0.0.1, on which `GET /metrics` needs no token. A change needs a restart."""
+    """A further port, of 127.0.0.1, on which `GET /metrics` needs no token; not `gateway.port`. A change needs a
+    restart."""
 
 
 class SwitchConfig(Section):
@@ -296,6 +297,13 @@ class GatewayConfig(Section):
     it new work waits briefly and is then refused with 503. At least 64 MiB."""
     reload: ReloadConfig = ReloadConfig()
     """Edits of the file while the gateway runs."""
+
+    def find_port_conflicts(self, port: int, origin: str = "gateway.port") -> tuple[str, ...]:
+        """Return a problem if metrics have the `port` of the gateway, too, which is from `origin`."""
+        metrics = self.http.endpoints.metrics
+        if not metrics.enabled or metrics.port != port:
+            return ()
+        return (f"gateway.http.endpoints.metrics.port: {port} is {origin}, too; choose another for one of them",)
 
     @field_validator("trusted_proxies")
     @classmethod

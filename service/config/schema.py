@@ -120,7 +120,8 @@ def parse_config(data: object) -> tuple[Config, tuple[str, ...]]:
     except ValidationError as error:
         raise ConfigError([*problems, *describe_failures(error)]) from None
     sandboxes = config.agents.sandbox_problems(data.get("agents") or {}, is_off=config.tools.exec.sandbox == "off")
-    problems = (*problems, *config.agents.unknown_aliases(), *dict.fromkeys(sandboxes))
+    conflicts = config.gateway.find_port_conflicts(config.gateway.port)
+    problems = (*problems, *conflicts, *config.agents.unknown_aliases(), *dict.fromkeys(sandboxes))
     if problems:
         raise ConfigError(problems)
     return config, notices

@@ -21,7 +21,7 @@ from service.server.http1.server import Server
 #: The environment variable with the descriptor of the socket that worker processes share.
 LISTENER_KEY = "OPENCLAW_METRICS_LISTENER"
 
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
 _BACKLOG = 64
 _LIMITS = ConnectionLimits(connections=64)
 _PATH, _METHODS = "/metrics", ("GET", "HEAD")
@@ -32,7 +32,7 @@ def listen(config: MetricsConfig) -> socket.socket | None:
     if config.port is None or not config.enabled:
         return None
     try:
-        return socket.create_server((_HOST, config.port), backlog=_BACKLOG)
+        return socket.create_server((HOST, config.port), backlog=_BACKLOG)
     except OSError as error:
         problem = f"gateway.http.endpoints.metrics.port: cannot listen on port {config.port}: {error.strerror}"
         raise ConfigError([problem]) from None

@@ -43,7 +43,7 @@ class Traces:
         with_content = environ.get(_CONTENT_KEY, "").strip().lower() in _WITH_CONTENT
         sampler = None if config.sample_rate is None else ParentBased(TraceIdRatioBased(config.sample_rate))
         provider = TracerProvider(sampler, _resource(config, environ), shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint_of(config, environ), headers=config.headers or None)
+        exporter = OTLPSpanExporter(config.own_url(environ), headers=config.headers or None)
         self._queue = _SpanQueue(exporter, environ, _QUEUED_WITH_CONTENT if with_content else _QUEUED_SPANS)
         provider.add_span_processor(self._queue)
         self._spans = Spans(provider.get_tracer("openclaw-gateway", __version__), with_content=with_content)
@@ -53,16 +53,6 @@ class Traces:
         """Make no more spans, and send those that wait, for two seconds at most."""
         self._spans.disconnect()
         self._queue.shutdown()
-
-
-def endpoint_of(config: OtelConfig, environ: Mapping[str, str]) -> str | None:
-    """Return the URL to send to, `None` for that of the environment, which OpenTelemetry reads itself."""
-    if config.traces_endpoint is not None or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
-        return config.traces_endpoint
-    if config.endpoint is None:
-        return None
-    url = config.endpoint.rstrip("/")
-    return url if url.endswith("/v1/traces") else f"{url}/v1/traces"
 
 
 def _resource(config: OtelConfig, environ: Mapping[str, str]) -> Resource:

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from service.api.auth import resolve_credentials
-from service.cli.client.address import GatewayAddress, resolve_gateway
+from service.cli.client.address import resolve_gateway
 from service.cli.client.http import Unreachable, error_message, get_json
 from service.cli.mcp import test_server
+from service.cli.shared.machine_diagnosis import (
+    MAX_SKEW_SECONDS,
+    PROBE_SECONDS,
+    Finding,
+    Status,
+    check_clock,
+    check_collector,
+    check_disk,
+    check_log,
+    check_network,
+    check_port,
+)
 from service.cli.shared.weak_setups import list_weak_setups
 from service.config.loading import load_config, resolve_bind, resolve_port, resolve_state_url
 from service.config.roster import Roster
 from service.config.schema import Config
 from service.config.source import ConfigError, Locations
 from service.core.concurrency import Deadline, deadline
-from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role, Sampling, Text
-from service.gateway.startup_checks import check_mode, check_startable
+from service.gateway.startup_checks import check_startable
 from service.models.catalog import EMBEDDED_REFERENCE, ModelCatalog
-from service.models.http.proxies import ProxySettings
 from service.models.local.embedded import installation_problem
 from service.models.local.weights import find_weights
 from service.models.provider import ModelRequest
+from service.server.metrics_listener import HOST as METRICS_HOST
 from service.storage.database.errors import StoreError
 from service.storage.database.inspection import inspect_database
 from service.tools.exec_sandbox import ExecSandbox
@@ -39,16 +46,9 @@ from service.tools.policy_checks import may_run_commands
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
-Status = Literal["ok", "warning", "error"]
-
-_PROBE_SECONDS = 3.0
 _CALL_SECONDS = 60.0
 #: Enough for the models that refuse less.
 _CALL_TOKENS = 16
-_MIN_FREE_BYTES, _LOW_FREE_BYTES = 100 * 2**20, 2**30
-_MIN_FREE_FILES = 1000
-#: Beyond this the processes on a database disagree about who is alive.
-_MAX_SKEW_SECONDS = 2.0
 _UNAUTHORIZED, _BAD = 401, 400
 #: Notices of the configuration about sandboxes, which are checked on their own.
 _SANDBOX_KEY = ".sandbox:"
@@ -56,24 +56,14 @@ _SANDBOX_KEY = ".sandbox:"
 _PASSING = ("rate_limit_exceeded", "overloaded", "provider_timeout")
 
 
-@record
-class Finding:
-    """The result of a check of `subject`; `remedy` is how to mend it."""
-
-    subject: str
-    status: Status
-    text: str
-    remedy: str | None = None
-
-
 def diagnose(locations: Locations, *, calls: bool) -> Iterator[Finding]:
     """Check everything; with `calls` also ask a model of each provider, which may cost a few tokens.
 
     The standard library has to be patched.
     """
-    yield from _check_disk(locations.state_dir)
-    yield from _check_clock(locations.state_dir)
-    yield from _check_network()
+    yield from check_disk(locations.state_dir)
+    yield from check_clock(locations.state_dir)
+    yield from check_network()
     try:
         config = load_config(locations, os.environ).config if locations.config_path.exists() else None
     except ConfigError as error:
@@ -85,95 +75,51 @@ def diagnose(locations: Locations, *, calls: bool) -> Iterator[Finding]:
         yield Finding("configuration", "error", text, "Run `openclaw setup`.")
         return
     yield from _check_config(config, locations)
+    if config.gateway.mode == "local":  # otherwise another host serves, and this one needs nothing for it
+        yield from _check_serving(config, locations, calls=calls)
+    yield from _check_gateway(config, locations)
+
+
+def _check_serving(config: Config, locations: Locations, *, calls: bool) -> Iterator[Finding]:
+    yield from check_log(config, locations.state_dir)
     yield from _check_proxies(config)
     yield from _check_database(config, locations)
     yield from _check_sandboxes(config)
-    yield from _check_gateway(config, locations)
+    yield from check_collector(config)
     yield from _check_models(config, locations, calls=calls)
     for name in config.mcp.servers:
         yield _check_server(name, config, locations)
 
 
-def _check_disk(state_dir: Path) -> Iterator[Finding]:
-    place = next(path for path in (state_dir, *state_dir.parents) if path.exists())
-    free, files = shutil.disk_usage(place).free, os.statvfs(place)
-    shown = f"{free / 2**30:.1f} GiB free for {state_dir}"
-    remedy = "Free space, or set OPENCLAW_STATE_DIR to another disk."
-    if not os.access(place, os.W_OK | os.X_OK):
-        text = f"{place} cannot be written by this user"
-        yield Finding("disk", "error", text, "Run the gateway as its owner, or set OPENCLAW_STATE_DIR.")
-    elif free < _MIN_FREE_BYTES:
-        yield Finding("disk", "error", shown, remedy)
-    elif free < _LOW_FREE_BYTES:
-        yield Finding("disk", "warning", shown, remedy)
-    elif files.f_files > 0 and files.f_favail < _MIN_FREE_FILES:
-        yield Finding("disk", "error", f"{files.f_favail} files (inodes) left for {state_dir}", remedy)
-    else:
-        yield Finding("disk", "ok", shown)
-
-
-def _check_clock(state_dir: Path) -> Iterator[Finding]:
-    remedy = "Set the clock, and keep it right with NTP (`timedatectl set-ntp true`)."
-    installed = Path(__file__).stat().st_mtime
-    if time.time() < installed - 24 * 3600:
-        yield Finding("clock", "error", "the clock is behind the day when this program was installed", remedy)
-        return
-    skew = 0.0
-    with suppress(OSError), tempfile.TemporaryFile(dir=state_dir) as file:
-        skew = os.fstat(file.fileno()).st_mtime - time.time()
-    if abs(skew) > _MAX_SKEW_SECONDS:
-        text = f"the file server of {state_dir} is {skew:+.0f} s from this machine's clock"
-        yield Finding("clock", "warning", text, remedy)
-    else:
-        yield Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
-
-
-def _check_network() -> Iterator[Finding]:
-    settings = ProxySettings.from_environment(os.environ)
-    if settings.ca_path is not None and not Path(settings.ca_path).exists():
-        text = f"SSL_CERT_FILE or REQUESTS_CA_BUNDLE names {settings.ca_path}, which does not exist"
-        yield Finding("network", "error", text, "Correct the variable, or unset it to trust the system's certificates.")
-    try:
-        proxies = {settings.proxy_for(f"{scheme}://provider.example") for scheme in ("https", "http")} - {None}
-    except ValueError as error:
-        yield Finding("network", "error", str(error), "Correct the variable, or unset it.")
-        return
-    for proxy in proxies:
-        assert proxy is not None  # noqa: S101 - for the type checker
-        shown = f"the proxy {proxy.host}:{proxy.port}"
-        try:
-            socket.create_connection((proxy.host, proxy.port), _PROBE_SECONDS).close()
-            yield Finding("network", "ok", f"providers are reached through {shown}")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            remedy = "Correct HTTPS_PROXY and HTTP_PROXY, or name the providers' hosts in NO_PROXY."
-            yield Finding("network", "error", f"{shown} does not answer: {reason}", remedy)
-    if not proxies:
-        yield Finding("network", "ok", "providers are reached without a proxy")
-
-
 def _check_config(config: Config, locations: Locations) -> Iterator[Finding]:
-    subject = "configuration"
+    subject, edit = "configuration", f"Edit {locations.config_path}"
     try:
-        check_mode(config)
-        host = resolve_bind(None, config)
-        resolve_port(None, os.environ, config, locations.dev)
-        credentials = resolve_credentials(config.gateway.auth, os.environ, host)
-        notices = check_startable(config, locations, os.environ)
-        weak = list_weak_setups(credentials, host, locations, config.gateway)
+        noted = load_config(locations, os.environ).notices
+        if config.gateway.mode == "local":
+            noted += _check_startable(config, locations)
     except ConfigError as error:
         for problem in error.problems:
-            yield Finding(subject, "error", problem, f"Edit {locations.config_path}.")
+            yield Finding(subject, "error", problem, f"{edit}.")
         return
-    loaded = load_config(locations, os.environ).notices
-    shown = [one for one in (*loaded, *notices, *weak) if _SANDBOX_KEY not in one]
+    shown = [one for one in noted if _SANDBOX_KEY not in one]
     for notice in shown:
-        yield Finding(subject, "warning", notice)
-    if not config.gateway.http.endpoints.chat_completions.enabled:
+        yield Finding(subject, "warning", notice, f"{edit}, do what the text says, or leave it if it is meant.")
+    if config.gateway.mode == "local" and not config.gateway.http.endpoints.chat_completions.enabled:
         remedy = "Run `openclaw config set gateway.http.endpoints.chatCompletions.enabled true`."
         yield Finding(subject, "warning", "POST /v1/chat/completions is off", remedy)
     if not shown:
         yield Finding(subject, "ok", str(locations.config_path))
+
+
+def _check_startable(config: Config, locations: Locations) -> tuple[str, ...]:
+    """Return notices about the gateway's start. Raises `ConfigError` for what prevents it."""
+    host = resolve_bind(None, config)
+    port = resolve_port(None, os.environ, config, locations.dev)
+    if conflicts := config.gateway.find_port_conflicts(port, "the port to listen on"):
+        raise ConfigError(conflicts)
+    credentials = resolve_credentials(config.gateway.auth, os.environ, host)
+    notices = check_startable(config, locations, os.environ)
+    return (*notices, *list_weak_setups(credentials, host, locations, config.gateway))
 
 
 def _check_proxies(config: Config) -> Iterator[Finding]:
@@ -213,7 +159,7 @@ def _check_database(config: Config, locations: Locations) -> Iterator[Finding]:
         yield Finding(subject, "warning", text, "Make a copy of it before.")
     else:
         yield Finding(subject, "ok", f"{state.name} has this version's schema")
-    if abs(state.clock_ahead_seconds) > _MAX_SKEW_SECONDS:
+    if abs(state.clock_ahead_seconds) > MAX_SKEW_SECONDS:
         text = f"the clock of {state.name} is {state.clock_ahead_seconds:+.0f} s from this machine's"
         yield Finding("clock", "error", text, "Keep the clocks of all hosts right with NTP.")
 
@@ -223,7 +169,8 @@ def _check_sandboxes(config: Config) -> Iterator[Finding]:
     if may_run_commands(config, roster):
         sandbox = ExecSandbox.choose(config.tools.exec)
         status: Status = "error" if sandbox.problem is not None else "warning" if sandbox.kind is None else "ok"
-        yield Finding("sandbox", status, sandbox.to_text())
+        remedy = None if status == "ok" else 'Install bubblewrap, and leave tools.exec.sandbox at "auto".'
+        yield Finding("sandbox", status, sandbox.to_text(), remedy)
     for name, server in config.mcp.servers.items():
         if server.command is not None and server.sandbox == "off":  # another that does not work is not started
             text = "runs without a sandbox and can do what the gateway's user can"
@@ -234,39 +181,40 @@ def _check_gateway(config: Config, locations: Locations) -> Iterator[Finding]:
     try:
         address = resolve_gateway(locations, os.environ)
     except ConfigError as error:
-        yield Finding("gateway", "error", str(error))
+        yield Finding("gateway", "error", str(error), f"Correct {error.source}.")
         return
     try:
-        status, ready = get_json(f"{address.url}/readyz", timeout_seconds=_PROBE_SECONDS)
-        live = get_json(f"{address.url}/healthz", timeout_seconds=_PROBE_SECONDS)[1]
+        status, ready = get_json(f"{address.url}/readyz", timeout_seconds=PROBE_SECONDS)
+        live = get_json(f"{address.url}/healthz", timeout_seconds=PROBE_SECONDS)[1]
     except Unreachable as error:
-        yield _check_port(config, locations, address, error)
+        if address.is_remote:
+            yield Finding("gateway", "error", error.message, address.start_hint)
+        else:
+            yield from _check_ports(config, locations)
         return
     if not isinstance(live, dict) or live.get("status") != "live":
         text = f"another program answers at {address.url}"
-        yield Finding("gateway", "error", text, "Set gateway.port to a free port, or stop that program.")
+        remedy = "Set gateway.port to a free port, or stop that program."
+        yield Finding("gateway", "error", text, address.start_hint if address.is_remote else remedy)
     elif status >= _BAD:
-        yield Finding("gateway", "error", f"{address.url} is not ready. {error_message(ready)}")
+        remedy = "Wait if it is starting or stopping; else its log says more (`openclaw logs`)."
+        yield Finding("gateway", "error", f"{address.url} is not ready. {error_message(ready)}", remedy)
     else:
         yield Finding("gateway", "ok", f"{address.url} is ready")
-        answered, body = get_json(f"{address.url}/v1/models", secret=address.secret, timeout_seconds=_PROBE_SECONDS)
+        answered, body = get_json(f"{address.url}/v1/models", secret=address.secret, timeout_seconds=PROBE_SECONDS)
         if answered == _UNAUTHORIZED:
             yield Finding("gateway", "error", error_message(body), address.secret_hint)
 
 
-def _check_port(config: Config, locations: Locations, address: GatewayAddress, error: Unreachable) -> Finding:
-    if address.is_remote:
-        return Finding("gateway", "error", error.message, address.start_hint)
+def _check_ports(config: Config, locations: Locations) -> Iterator[Finding]:
+    """Check that a gateway could listen here."""
     host, port = resolve_bind(None, config), resolve_port(None, os.environ, config, locations.dev)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as failure:
-            text = f"the gateway cannot listen on {host} port {port}: {failure.strerror}"
-            return Finding("gateway", "error", text, "Set gateway.port to another port, or stop the other program.")
-    return Finding("gateway", "ok", f"no gateway runs, and port {port} is free for one")
+    metrics = config.gateway.http.endpoints.metrics
+    taken = [check_port("gateway.port", host, port)]
+    if metrics.enabled and metrics.port is not None:
+        taken.append(check_port("gateway.http.endpoints.metrics.port", METRICS_HOST, metrics.port))
+    found = [one for one in taken if one is not None]
+    yield from found or [Finding("gateway", "ok", f"no gateway runs, and port {port} is free for one")]
 
 
 def _check_models(config: Config, locations: Locations, *, calls: bool) -> Iterator[Finding]:
@@ -282,17 +230,19 @@ def _check_models(config: Config, locations: Locations, *, calls: bool) -> Itera
             if ref == EMBEDDED_REFERENCE and provider not in config.models.providers:
                 yield _check_embedded()
             elif (problem := catalog.problem_of(ref)) is not None:
-                yield Finding(f"provider {provider}", "error", problem.message)
+                yield Finding(f"provider {provider}", "error", problem.message, _remedy(provider, problem.code))
             elif calls:
                 yield _ask(catalog, provider, ref)
             else:
                 yield Finding(f"provider {provider}", "ok", f"{ref} can be asked, and was not")
+    for provider in (one for one in config.models.providers if one not in by_provider):
+        yield Finding(f"provider {provider}", "ok", "no agent uses it, and it was not asked")
 
 
 def _check_embedded() -> Finding:
     subject = "embedded model"
     if (problem := installation_problem()) is not None:
-        return Finding(subject, "error", problem)
+        return Finding(subject, "error", problem, "Install it, or choose another model (agents.defaults.model).")
     weights = find_weights()
     if weights is None or weights.stat().st_size == 0:
         return Finding(subject, "error", f"{weights} is empty", "Run `openclaw models install` again.")
@@ -329,4 +279,6 @@ def _check_server(name: str, config: Config, locations: Locations) -> Finding:
     result = test_server(config, locations, name)
     if result["ok"]:
         return Finding(f"MCP server {name}", "ok", f"{len(result['tools'])} tools")
-    return Finding(f"MCP server {name}", "error", result["problem"], f"Try `openclaw mcp test {name}`.")
+    keys = "url" if config.mcp.servers[name].command is None else "command and args"
+    remedy = f"Correct mcp.servers.{name}: its {keys}; then try `openclaw mcp test {name}`."
+    return Finding(f"MCP server {name}", "error", result["problem"], remedy)

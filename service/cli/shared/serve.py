@@ -18,7 +18,7 @@ from service.cli.client.http import Unreachable, get_json
 from service.cli.shared.weak_setups import list_weak_setups
 from service.config.file_watch import FileWatch
 from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
-from service.config.source import Locations
+from service.config.source import ConfigError, Locations
 from service.core.logs import configure_logging
 from service.core.processes.hardening import make_undumpable, return_freed_memory
 from service.gateway.build import open_gateway
@@ -90,6 +90,8 @@ def _resolve(locations: Locations, port: int | None, bind: str | None) -> Resolv
     check_traces(loaded.config)
     host = resolve_bind(bind, loaded.config)
     address = host, resolve_port(port, os.environ, loaded.config, locations.dev)
+    if conflicts := loaded.config.gateway.find_port_conflicts(address[1], "the port to listen on"):
+        raise ConfigError(conflicts)
     credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
     return ResolvedConfig(loaded.config, loaded.notices, credentials, address)
 

@@ -137,6 +137,16 @@ def test_change_that_start_up_would_refuse_is_not_written(home: Home) -> None:
     assert 'No provider "vllm"' in done.json["error"]["message"]
 
 
+def test_one_port_for_two_listeners_is_not_written(home: Home) -> None:
+    assert home.run("config", "set", "gateway.http.endpoints.metrics", "{enabled: true, port: 5000}").status == 0
+    before = home.config_path.read_text()
+    for path, value in (("gateway.port", "5000"), ("gateway.http.endpoints.metrics.port", "18789")):
+        done = home.run("config", "set", path, value)
+        assert (done.status, home.config_path.read_text()) == (1, before)
+        assert "gateway.http.endpoints.metrics.port: " in done.err
+        assert "is gateway.port, too" in done.err
+
+
 def test_hidden_problem_does_not_block_repair(home: Home) -> None:
     home.write("{ gateway: { port: 'x' }, agents: { defaults: { model: 'nowhere/x' } } }")
     for path, value in (("gateway.port", "1"), ("models.providers.vllm.baseUrl", "http://127.0.0.1:1/v1")):

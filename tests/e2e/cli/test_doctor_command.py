@@ -93,7 +93,7 @@ def test_every_fault_is_found_with_its_remedy(home: Home) -> None:
         "provider scripted": ("error", "apiKey"),
         "provider away": ("error", "models.providers.away.baseUrl"),
         "provider busy": ("warning", "Try again later"),
-        "MCP server gone": ("error", "openclaw mcp test gone"),
+        "MCP server gone": ("error", "mcp.servers.gone: its command"),
         "sandbox of gone": ("warning", "mcp.servers.gone.sandbox"),
         "reverse proxy": ("error", "0.0.0.0/0"),
         "database": ("error", "newer version"),
@@ -115,3 +115,126 @@ def test_running_gateway_is_asked_with_the_secret(tmp_path: Path) -> None:
         home.write(config)
         status, text = findings(home.run("doctor", "--json"))["gateway"]
         assert (status, "gateway.auth.token" in text) == ("error", True)
+
+
+def without_remedy(done: Done) -> list[str]:
+    return [one["text"] for one in done.json["findings"] if one["status"] != "ok" and not one["remedy"]]
+
+
+def test_what_keeps_the_gateway_from_listening_or_logging_is_found(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        config = scripted_config()
+        config["gateway"]["http"]["endpoints"]["metrics"] = {"enabled": True, "port": taken}
+        config["logging"] = {"file": "/proc/x/y.log"}
+        home.write(config)
+        done = home.run("doctor", "--json", "--no-calls")
+        found = findings(done)
+        metrics = (
+            "gateway.http.endpoints.metrics.port: the gateway cannot listen",
+            "Set gateway.http.endpoints.metrics",
+        )
+        assert (found["gateway"][0], [part in found["gateway"][1] for part in metrics]) == ("error", [True, True])
+        assert (found["log file"][0], "logging.file: /proc/x/y.log cannot be written" in found["log file"][1]) == (
+            "error",
+            True,
+        )
+        assert without_remedy(done) == []
+        assert "logging.file: /proc/x/y.log cannot be written" in home.run("gateway").err
+        del config["logging"]
+        home.write(config)
+        assert f"gateway.http.endpoints.metrics.port: cannot listen on port {taken}" in home.run("gateway").err
+        config["gateway"]["port"] = taken
+        home.write(config)
+        for command in (("doctor",), ("config", "validate"), ("config", "set", "logging.level", "debug"), ("gateway",)):
+            shown = home.run(*command)
+            assert f"gateway.http.endpoints.metrics.port: {taken} is gateway.port, too" in shown.out + shown.err, shown
+        del config["gateway"]["port"]
+        home.write(config)
+        for command in (("doctor", "--no-calls"), ("gateway",)):
+            shown = home.run(*command, OPENCLAW_GATEWAY_PORT=str(taken))
+            assert f"metrics.port: {taken} is the port to listen on, too" in shown.out + shown.err, shown
+
+
+@pytest.mark.parametrize(
+    ("path", "made", "status"),
+    [
+        ("logs/new/gateway.log", None, None),
+        ("gateway.log", "file", None),
+        ("gateway.log", "directory", "error"),
+        ("file/gateway.log", "parent", "error"),
+    ],
+)
+def test_log_file_is_tried_without_making_it(home: Home, path: str, made: str | None, status: str | None) -> None:
+    config = scripted_config()
+    config["logging"] = {"file": path}
+    home.write(config)
+    file = home.config_path.parent / path
+    if made == "directory":
+        file.mkdir()
+    elif made is not None:
+        (file if made == "file" else file.parent).write_text("kept")
+    before = sorted(home.directory.rglob("*"))
+    found = findings(home.run("doctor", "--no-calls", "--json"))
+    assert found.get("log file", (None,))[0] == status
+    assert sorted(home.directory.rglob("*")) == before
+
+
+def test_remote_client_is_checked_against_its_gateway_alone(tmp_path: Path) -> None:
+    with live_gateway(tmp_path / "live", scripted_config()) as running:
+        home = Home(tmp_path, {})
+        remote = {"url": f"ws://127.0.0.1:{running.address[1]}", "token": TOKEN}
+        home.write({"gateway": {"mode": "remote", "remote": remote}})
+        done = home.run("doctor", "--json")
+        assert (done.status, "is ready" in findings(done)["gateway"][1]) == (0, True), done.out
+        assert findings(done).keys() == {"disk", "clock", "network", "configuration", "gateway"}
+        remote["token"] = TOKEN[::-1]
+        home.write({"gateway": {"mode": "remote", "remote": remote}})
+        status, text = findings(home.run("doctor", "--json"))["gateway"]
+        assert (status, "gateway.remote.token" in text) == ("error", True)
+    status, text = findings(home.run("doctor", "--json"))["gateway"]
+    assert (status, "The address is from gateway.remote" in text) == ("error", True)
+
+
+def test_every_warning_has_a_remedy_and_unused_providers_are_named(home: Home) -> None:
+    config = scripted_config()
+    config["gateway"]["auth"]["token"] = "guessed"
+    config["gateway"]["bind"] = "lan"
+    config["agents"]["defaults"]["workspace"] = str(home.directory / "missing")
+    config["models"]["providers"]["spare"] = {"api": "scripted"}
+    config["mcp"] = {"servers": {"away": {"url": "http://127.0.0.1:9/mcp"}}}
+    config["tools"] = {"alsoAllow": ["away__*", "exec"], "exec": {"sandbox": "off"}}
+    config["diagnostics"] = {"otel": {"enabled": True, "endpoint": "http://127.0.0.1:9"}}
+    home.write(config)
+    done = home.run("doctor", "--json")
+    found = findings(done)
+    assert without_remedy(done) == []
+    assert found["provider spare"] == ("ok", "no agent uses it, and it was not asked None")
+    status, text = found["MCP server away"]
+    assert (status, "http://127.0.0.1:9/mcp: " in text, "mcp.servers.away: its url" in text) == ("error", True, True)
+    status, text = found["traces"]
+    assert (status, "127.0.0.1 port 9" in text, "diagnostics.otel.endpoint" in text) == ("warning", True, True)
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        url = f"http://127.0.0.1:{collector.getsockname()[1]}"
+        del config["diagnostics"]["otel"]["endpoint"]
+        home.write(config)
+        done = home.run("doctor", "--json", "--no-calls", OTEL_EXPORTER_OTLP_ENDPOINT=url)
+        assert findings(done)["traces"][0] == "ok"
+
+
+def test_state_directory_that_is_a_file_is_named_as_such(home: Home) -> None:
+    home.write(scripted_config())
+    file = home.directory / "file"
+    file.write_text("")
+    for place in (file, file / "below"):
+        found = findings(
+            home.run(
+                "doctor",
+                "--json",
+                "--no-calls",
+                OPENCLAW_STATE_DIR=str(place),
+                OPENCLAW_CONFIG_PATH=str(home.config_path),
+            )
+        )
+        assert found["disk"][0] == "error"
+        assert f"{file} is not a directory" in found["disk"][1]

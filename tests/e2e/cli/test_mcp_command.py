@@ -66,6 +66,16 @@ def test_addresses_of_servers_are_masked_as_the_configuration_is(home: Home, url
     assert home.run("config", "get", "mcp", "--json").json["servers"]["far"]["url"] == shown
 
 
+def test_unreachable_server_is_named_by_its_address_without_secrets(home: Home) -> None:
+    config = with_servers()
+    config["mcp"]["servers"] = {"away": {"url": "http://127.0.0.1:9/mcp?key=hidden-key"}}
+    home.write(config)
+    done = home.run("mcp", "test")
+    assert done.status == 1
+    assert done.out.startswith("away: http://127.0.0.1:9/mcp: ")
+    assert "hidden-key" not in done.out + done.err
+
+
 def test_servers_are_tried_and_failures_end_with_1(home: Home) -> None:
     done = home.run("mcp", "test", "--json", NOT_SET="now it is")
     raw, gone = done.json["servers"]
@@ -73,6 +83,7 @@ def test_servers_are_tried_and_failures_end_with_1(home: Home) -> None:
     assert raw["ok"]
     assert "bare" in raw["tools"]
     assert "not an executable file" in gone["problem"]
+    assert gone["problem"].count("/nowhere/at-all") == 1
     alone = home.run("mcp", "test", "raw", NOT_SET="now it is")
     assert (alone.status, alone.out.startswith("raw: ")) == (0, True)
     assert home.run("mcp", "test", "nobody", NOT_SET="now it is").status == 1

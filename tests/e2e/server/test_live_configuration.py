@@ -170,6 +170,10 @@ def test_running_answer_is_not_affected_by_an_edit(editing: Editing) -> None:
         ('{"gateway": ', "line 1"),
         ('{"gateway": {"port": "x"}}', "gateway.port"),
         ('{"gateway": {"auth": {"mode": "token", "token": "${GONE}"}}}', "GONE"),
+        (
+            '{"gateway": {"port": 5555, "http": {"endpoints": {"metrics": {"enabled": true, "port": 5555}}}}}',
+            "gateway.http.endpoints.metrics.port: 5555 is gateway.port, too",
+        ),
         ('{"gateway": {"auth": {"token": "a", "password": "b"}}}', "both a token and a password"),
     ],
 )

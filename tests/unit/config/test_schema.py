@@ -316,3 +316,24 @@ def test_hosts_have_one_spelling(written: str, host: str) -> None:
 def test_host_that_would_match_nothing_is_refused(host: str) -> None:
     with pytest.raises(ConfigError, match=r"denyHosts.*must be a host without a port"):
         parse_config({"tools": {"web": {"fetch": {"denyHosts": [host]}}}})
+
+
+@pytest.mark.parametrize(
+    ("port", "metrics", "refused"),
+    [
+        (5000, {"enabled": True, "port": 5000}, True),
+        (None, {"enabled": True, "port": 18789}, True),
+        (5000, {"port": 5000}, False),
+        (5000, {"enabled": True, "port": 5001}, False),
+        (5000, {"enabled": True}, False),
+        (0, {"enabled": True, "port": 5000}, False),
+    ],
+)
+def test_metrics_cannot_have_the_port_of_the_gateway(port: int | None, metrics: object, refused: bool) -> None:
+    data = {"gateway": {"http": {"endpoints": {"metrics": metrics}}} | ({} if port is None else {"port": port})}
+    if not refused:
+        parse_config(data)
+        return
+    [problem] = problems_of(data)
+    assert problem.startswith("gateway.http.endpoints.metrics.port: ")
+    assert "gateway.port" in problem
