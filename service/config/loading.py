@@ -7,7 +7,6 @@ literal `${NAME}`.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, get_args
 
@@ -19,16 +18,16 @@ from service.config.source import (
     DEV_PORT,
     ConfigError,
     Locations,
+    check_port,
     escape_variables,
     parse_json5,
+    port_of_environment,
     read_config_text,
     substitute,
 )
 from service.core.dataclass import record
 
 _SECTIONS = frozenset(field.alias or name for name, field in Config.model_fields.items())
-_HIGHEST_PORT = 65535
-_DIGITS = re.compile(r"[0-9]{1,5}")
 _BIND_HOSTS = {"loopback": "127.0.0.1", "auto": "127.0.0.1", "lan": "0.0.0.0"}  # noqa: S104 - what "lan" means
 
 _DEV_FILE = """// Configuration of `openclaw gateway --dev`. Edit it as you like: it is written only once.
@@ -156,19 +155,12 @@ def resolve_port(flag: int | None, environ: Mapping[str, str], config: Config, d
     Raises `ConfigError` for an invalid port.
     """
     if flag is not None:
-        return _check_port(flag, "--port")
-    text = environ.get("OPENCLAW_GATEWAY_PORT", "").strip()
-    if text:
-        return _check_port(int(text) if _DIGITS.fullmatch(text) else -1, "OPENCLAW_GATEWAY_PORT")
+        return check_port(flag, "--port")
+    if (port := port_of_environment(environ)) is not None:
+        return port
     if dev and "port" not in config.gateway.model_fields_set:
         return DEV_PORT
     return config.gateway.port
-
-
-def _check_port(port: int, origin: str) -> int:
-    if not 0 <= port <= _HIGHEST_PORT:
-        raise ConfigError([f"must be a port, a whole number from 0 to {_HIGHEST_PORT}"], origin)
-    return port
 
 
 def resolve_state_url(environ: Mapping[str, str], config: Config) -> str | None:

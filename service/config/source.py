@@ -20,6 +20,8 @@ from service.config.key_paths import KeyPath, format_path
 from service.core.dataclass import record
 
 DEV_PORT = 19001
+_HIGHEST_PORT = 65535
+_DIGITS = re.compile(r"[0-9]{1,5}")
 
 #: Where the systemd unit in deploy/ reads the environment from.
 DEPLOYED_ENVIRONMENT = Path("/etc/openclaw/environment")
@@ -93,6 +95,20 @@ def locate(environ: Mapping[str, str], *, dev: bool = False, profile: str | None
     state_dir = _path(environ.get("OPENCLAW_STATE_DIR") or f"~/.openclaw{suffix}", environ)
     given = environ.get("OPENCLAW_CONFIG_PATH")
     return Locations(_path(given, environ) if given else state_dir / "openclaw.json", state_dir, dev, profile)
+
+
+def check_port(port: object, origin: str) -> int:
+    """Return a port, which may be a text; 0 is any free one. Raises `ConfigError` that names its `origin`."""
+    text = str(port)
+    if not _DIGITS.fullmatch(text) or int(text) > _HIGHEST_PORT:
+        raise ConfigError([f"must be a port, a whole number from 0 to {_HIGHEST_PORT}"], origin)
+    return int(text)
+
+
+def port_of_environment(environ: Mapping[str, str]) -> int | None:
+    """Return the port in OPENCLAW_GATEWAY_PORT, `None` without it. Raises `ConfigError` for what is no port."""
+    text = environ.get("OPENCLAW_GATEWAY_PORT", "").strip()
+    return check_port(text, "OPENCLAW_GATEWAY_PORT") if text else None
 
 
 def _path(text: str, environ: Mapping[str, str]) -> Path:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.config.source import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
+from service.config.source import (
+    DEV_PORT,
+    ConfigError,
+    Locations,
+    check_port,
+    parse_json5,
+    port_of_environment,
+    read_config_text,
+    substitute,
+)
 from service.core.dataclass import record
 
 _DEFAULT_PORT = 18789
 _VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
 #: Sources of an address that may be on another host.
 _BY_ENVIRONMENT, _BY_FILE = _REMOTE_ORIGINS = ("OPENCLAW_GATEWAY_URL", "gateway.remote")
+_PLAIN_PATH = re.compile(r"[!-~]*")
+#: What no header can carry; the last are bytes of the environment that are not UTF-8.
+_UNUSABLE = re.compile(r"[\0\r\n\ud800-\udfff]")
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
@@ -33,7 +46,12 @@ class GatewayAddress:
     @property
     def secret_hint(self) -> str:
         """Remedy for a wrong or missing secret."""
-        return f"Set the gateway's secret in {' or '.join(self.secret_keys)}.{self._setup_hint}"
+        return f"Set the gateway's secret in {self.secret_source}.{self._setup_hint}"
+
+    @property
+    def secret_source(self) -> str:
+        """Where the secret may be from."""
+        return " or ".join(self.secret_keys)
 
     @property
     def is_remote(self) -> bool:
@@ -58,8 +76,15 @@ def resolve_gateway(locations: Locations, environ: Mapping[str, str]) -> Gateway
     """Resolve the gateway of OPENCLAW_GATEWAY_URL, else of `gateway.remote`, else of this machine.
 
     Secrets are sent only to their own gateway: with OPENCLAW_GATEWAY_URL only those of the environment are used. Raises
-    `ConfigError` for an unusable file or address.
+    `ConfigError` for an unusable file, address or secret.
     """
+    address = _resolve(locations, environ)
+    if _UNUSABLE.search(address.secret):
+        raise ConfigError(["the gateway's secret has a line break, or is not UTF-8"], address.secret_source)
+    return address
+
+
+def _resolve(locations: Locations, environ: Mapping[str, str]) -> GatewayAddress:
     url = environ.get("OPENCLAW_GATEWAY_URL", "").strip()
     if url:
         return GatewayAddress(_http_url(url, _BY_ENVIRONMENT), _from_environ(environ), _BY_ENVIRONMENT, _VARIABLES)
@@ -77,7 +102,9 @@ def resolve_gateway(locations: Locations, environ: Mapping[str, str]) -> Gateway
     host = _get(gateway, "customBindHost") if _get(gateway, "bind") == "custom" else None
     shown = f"[{host}]" if ":" in str(host) else host or "127.0.0.1"
     default = DEV_PORT if locations.dev else _DEFAULT_PORT
-    port = environ.get("OPENCLAW_GATEWAY_PORT", "").strip() or _get(gateway, "port") or default
+    port = port_of_environment(environ)
+    if port is None:
+        port = check_port(_get(gateway, "port") or default, "gateway.port")
     path = str(locations.config_path)
     return GatewayAddress(
         f"http://{shown}:{port}",
@@ -124,7 +151,8 @@ def _get(data: Any, *keys: str) -> Any:
 def _http_url(text: str, origin: str) -> str:
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        named = bool((parts.hostname or "").encode("idna")) and _PLAIN_PATH.fullmatch(parts.path) is not None
+        usable = parts.scheme in _SCHEMES and named and parts.port != 0
     except ValueError:
         usable = False
     if not usable:

@@ -32,7 +32,9 @@ def open_database(
         text = f"state.url needs the driver: pip install '.[postgres]' ({error.name} is missing)."
         raise StoreError(text) from None
     except (OSError, SQLAlchemyError, StoreError) as error:
-        raise StoreError(f"The database of state.url cannot be used: {root_cause(error)}") from error
+        raise StoreError(
+            f"The database of state.url or OPENCLAW_STATE_URL cannot be used: {root_cause(error)}"
+        ) from error
     return Database(backend, retry_seconds=retry_seconds)
 
 

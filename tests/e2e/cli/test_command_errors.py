@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.command import Home
 from support.live import scripted_config
 
 from service.cli import openclaw
@@ -37,6 +38,51 @@ def test_misuse_exits_with_2_and_names_option(tmp_path: Path, arguments: tuple[s
     done = CliRunner().invoke(openclaw, arguments, env={"HOME": str(tmp_path), "OPENCLAW_STATE_DIR": None})
     assert done.exit_code == 2
     assert option in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OPENCLAW_GATEWAY_PORT", "abc"),
+        ("OPENCLAW_GATEWAY_PORT", "99999"),
+        ("OPENCLAW_GATEWAY_PORT", "-1"),
+        ("OPENCLAW_GATEWAY_PORT", "1.5"),
+        ("OPENCLAW_GATEWAY_URL", "nonsense"),
+        ("OPENCLAW_GATEWAY_URL", "http://a..b"),
+        ("OPENCLAW_GATEWAY_URL", f"http://{'a' * 64}/"),
+        ("OPENCLAW_GATEWAY_URL", "http://127.0.0.1:99999"),
+        ("OPENCLAW_GATEWAY_URL", "http://127.0.0.1/\u00e9"),
+        ("OPENCLAW_GATEWAY_TOKEN", "a\nb"),
+        ("OPENCLAW_GATEWAY_PASSWORD", "a\udcff"),
+    ],
+)
+def test_malformed_variable_is_named_by_every_client_command(tmp_path: Path, variable: str, value: str) -> None:
+    home = Home(tmp_path, {variable: value})
+    home.write({})
+    for command in ("status", "health", "agent hi", "runs list", "sessions abort x", "doctor --no-calls"):
+        done = home.run(*command.split())
+        assert done.status in (1, 2)
+        assert variable in done.out + done.err, command
+
+
+@pytest.mark.parametrize("port", ["abc", 99_999, 1.5])
+def test_malformed_port_of_the_file_is_an_ordinary_error(tmp_path: Path, port: object) -> None:
+    home = Home(tmp_path, {})
+    home.write({"gateway": {"port": port}})
+    for command in ("status", "health", "agent hi"):
+        done = home.run(*command.split())
+        assert (done.status, "gateway.port" in done.out + done.err) == (1, True)
+
+
+def test_state_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    home = Home(tmp_path, {"OPENCLAW_CONFIG_PATH": str(tmp_path / ".openclaw" / "openclaw.json")})
+    home.write({})
+    file = tmp_path / "file"
+    file.write_text("")
+    for variable, value in (("OPENCLAW_STATE_URL", "nonsense"), ("OPENCLAW_STATE_DIR", str(file))):
+        done = home.run("sessions", "list", **{variable: value})
+        assert done.status == 1
+        assert (variable if variable.endswith("URL") else value) in done.err
 
 
 def test_undecodable_message_gets_replacement_characters(tmp_path: Path) -> None:

@@ -338,12 +338,12 @@ def test_unusable_database_is_reported(tmp_path: Path) -> None:
     place = Place(tmp_path, {**scripted_config(), "state": {"url": "postgresql://nobody:secret@127.0.0.1:1/x"}})
     done = place.openclaw("list")
     assert done.returncode == 1
-    assert "The database of state.url cannot be used" in done.stderr
+    assert "The database of state.url or OPENCLAW_STATE_URL cannot be used" in done.stderr
     assert "secret" not in done.stderr
     done = place.openclaw("list", "--json")
     result = json.loads(done.stdout)
     assert (done.returncode, result["ok"], result["error"]["type"]) == (1, False, "cli_error")
-    assert "The database of state.url cannot be used" in result["error"]["message"]
+    assert "The database of state.url or OPENCLAW_STATE_URL cannot be used" in result["error"]["message"]
 
 
 def test_prune_dry_run_lists_what_prune_deletes(place: Place) -> None:
