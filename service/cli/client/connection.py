@@ -14,13 +14,14 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from service import __version__
-from service.api.websocket.frames import PROTOCOL
+from service.api.websocket.frames import MAX_PAYLOAD_BYTES, PROTOCOL
 from service.cli.client.address import GatewayAddress
 from service.cli.client.http import UNREACHABLE, decode, error_message
 from service.core.errors import KINDS
 
 _CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
+_LIMIT = f"{MAX_PAYLOAD_BYTES // 2**20} MiB"
 
 #: Long enough for a gateway that is very busy or whose host was suspended.
 _PONG_SECONDS = 60.0
@@ -51,9 +52,13 @@ class OperatorConnection:
         self.deadline = deadline
 
     def send(self, method: str, params: dict[str, Any]) -> str:
-        """Send a request and return its id."""
+        """Send a request and return its id. Raises `RefusedRequestError` for one that no gateway would take."""
         request_id = next(self._ids)
-        self._connection.send(json.dumps({"type": "req", "id": request_id, "method": method, "params": params}))
+        frame = json.dumps({"type": "req", "id": request_id, "method": method, "params": params})
+        if len(frame) > MAX_PAYLOAD_BYTES:
+            text = f"The message is too large: {len(frame) / 2**20:.1f} MiB as sent, and {_LIMIT} is the limit."
+            raise RefusedRequestError(text, "REQUEST_TOO_LARGE")
+        self._connection.send(frame)
         return request_id
 
     def receive(self) -> dict[str, Any]:

@@ -163,6 +163,16 @@ def test_empty_message_is_usage_error(home: Home, client_options: tuple[str, ...
     assert "Invalid value for --message: the message is empty" in done.err
 
 
+@pytest.mark.parametrize(("characters", "character"), [(25 * 2**20, "a"), (5 * 2**20, "\u00e9")])
+def test_message_beyond_the_limit_is_refused_before_it_is_sent(home: Home, characters: int, character: str) -> None:
+    done = home.run("agent", "-", "--json", text=character * characters)
+    assert (done.status, done.json["error"]["code"]) == (1, "request_too_large")
+    assert "The message is too large: " in done.err
+    assert "25 MiB is the limit" in done.err
+    assert "may continue" not in done.err
+    assert home.run("agent", "-", text=character * 10).out == f"{character * 10}\n"
+
+
 @pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
 def test_timeout_ends_run(home: Home, client_options: tuple[str, ...]) -> None:
     done = home.run("agent", "--message", "x", "--model", "scripted/silent", "--timeout", "0.5", *client_options)
