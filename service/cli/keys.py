@@ -184,9 +184,9 @@ def limit(opened: Any, key: str, *, budget: str | None, as_json: bool, **limits:
 
 
 def _describe(limits: RateLimits) -> str:
-    units = ("requests per minute", "tokens per minute", "runs at once")
-    shown = [f"{number} {unit}" for number, unit in zip(limits.to_tuple(), units, strict=True) if number is not None]
-    return ", ".join(shown) or "no limits of its own"
+    from service.core.rate_limits import describe_limits
+
+    return ", ".join(describe_limits(limits).values()) or "no limits of its own"
 
 
 @keys.command(name="list")

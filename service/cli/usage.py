@@ -38,6 +38,8 @@ def usage(opened: Any, *, by: str, first: str | None, last: str | None, limit: i
         period = parse_period(first, last, time.time())
     except GatewayError as error:
         raise click.UsageError(error.message) from None
+    if period.first > period.last:
+        raise click.UsageError("--from is later than --to, which is today by default.")
     with opened() as (storage, _):
         report = UsageReport(storage, UsageGroup(by), period).to_list(limit)
     if as_json:

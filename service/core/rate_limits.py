@@ -32,6 +32,19 @@ class RateLimits:
 
 NO_LIMITS = RateLimits()
 
+#: The names of the limits in their order, each with its unit.
+_UNITS = {"requests": "request{} per minute", "tokens": "token{} per minute", "runs": "run{} at once"}
+
+
+def describe_limits(limits: RateLimits) -> dict[str, str]:
+    """Return what people read of each limit that there is, by its name."""
+    named = zip(_UNITS.items(), limits.to_tuple(), strict=True)
+    return {
+        name: f"{number} {unit.format('' if number == 1 else 's')}"
+        for (name, unit), number in named
+        if number is not None
+    }
+
 
 @record
 class Quota:

@@ -12,7 +12,7 @@ from service.config.limits import LimitsConfig
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.principal import Principal
-from service.core.rate_limits import NO_LIMITS, Quota, RateLimits
+from service.core.rate_limits import NO_LIMITS, Quota, RateLimits, describe_limits
 from service.core.usage import ModelCall
 from service.gateway.shared_limit import Admission, LimitReachedError, SharedLimit
 from service.models.provider import DEFAULT_ANSWER_TOKENS
@@ -30,8 +30,6 @@ _Known = tuple[LimitsConfig, RateLimits, tuple[SharedLimit, ...]]
 #: OpenAI's headers of a limit.
 _REQUESTS = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
 _TOKENS = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
-
-_UNITS = {"requests": "requests per minute", "tokens": "tokens per minute", "runs": "runs at once"}
 
 
 @record
@@ -161,11 +159,11 @@ class RateLimiter:
     def _refused(
         self, principal: Principal, agent_id: str, reached: SharedLimit, failure: LimitReachedError
     ) -> GatewayError:
-        subject, number = reached.subject, dict(zip(_UNITS, reached.limits.to_tuple(), strict=True))[failure.limit]
+        subject = reached.subject
         whose = {_TOTAL: "this gateway", f"agent:{agent_id}": f"the agent {agent_id}"}.get(subject)
         whose = whose or ("this user" if principal.key_id is None else "this API key")
         after = f"Try again in {failure.seconds:.1f} s." if failure.limit != "runs" else "Try again when one has ended."
-        text = f"Rate limit reached for {whose}: {number} {_UNITS[failure.limit]}. {after}"
+        text = f"Rate limit reached for {whose}: {describe_limits(reached.limits)[failure.limit]}. {after}"
         headers = {"Retry-After": str(max(1, math.ceil(failure.seconds))), **self.headers(principal, agent_id)}
         if failure.limit == "requests":
             headers["x-ratelimit-remaining-requests"] = "0"  # also while places come back one after the other

@@ -47,6 +47,9 @@ def test_a_key_is_shown_once_and_managed_by_its_name(home: Home) -> None:
         *("keys", "limit", "anna", "--tpm", "9", "--concurrent", "none")
     ).out.replace("\n", " ")
     assert home.run("keys", "show", "anna", "--json").json["tpm"] == 9
+    single = home.run("keys", "limit", "anna", "--rpm", "1", "--tpm", "1", "--concurrent", "1").out
+    assert "1 request per minute, 1 token per minute, 1 run at once." in single.replace("\n", " ")
+    assert home.run("keys", "limit", "anna", "--rpm", "60", "--tpm", "9", "--concurrent", "none").status == 0
 
     assert home.run("keys", "revoke", "anna", "--json").json["state"] == "revoked"
     assert "is revoked" in home.run("keys", "rotate", "anna").err

@@ -146,7 +146,9 @@ def test_the_command_line_shows_the_same(setup: Setup) -> None:
         "total": ["0.000053", "+", "?"],
     }
     assert "no day 2026-02-30" in home.run("usage", "--from", "2026-02-30").err
-    assert home.run("usage", "--from", "2096-02-29", "--to", "2026-02-01", "--json").json["data"] == []
+    for last in (("--to", "2026-02-01"), ()):
+        refused = home.run("usage", "--from", "2096-02-29", *last, "--json")
+        assert (refused.status, "--from is later than --to" in refused.err) == (2, True)
     [anna, ben] = home.run("keys", "list", "--json").json["keys"]
     assert (anna["usage"]["runs"], ben["usage"]["runs"]) == (3, 2)
     assert home.run("keys", "show", "anna", "--json").json["usage"] == setup.usage("anna", by="key")["total"]
