@@ -132,7 +132,8 @@ class ModelCalled:
     """One attempt to have a model (`provider/model`) answer has ended, in its greenlet; see `ModelCalling`.
 
     `outcome` is "ok" or an error code. `first_output_seconds` is the time to its first output, if there was any;
-    `stop_reason` and `usage`, as counted by the provider, are those of a complete answer.
+    `stop_reason` and `usage`, as counted by the provider, are those of a complete answer. `reason` is as in
+    `RunFinished`.
     """
 
     model: str
@@ -143,6 +144,7 @@ class ModelCalled:
     first_output_seconds: float | None
     usage: Usage
     stop_reason: str | None
+    reason: str | None
 
 
 @record

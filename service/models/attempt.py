@@ -14,6 +14,7 @@ from service.core.messages import Usage
 from service.core.signals import ModelAnswered, ModelCalled, ModelCalling, model_answered, model_called, model_calling
 from service.models.catalog import ChosenModel
 from service.models.drafts import DraftReceiver
+from service.models.errors.log_words import log_words
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 
 #: The usage of a call that has begun and not ended, which no provider reports.
@@ -100,21 +101,25 @@ class Output:
 
 
 def ask_once(choice: ChosenModel, request: ModelRequest, output: Output, attempt: Attempt) -> ModelEnded:
-    """Make the attempt and return its end, with its cost. Raises the errors of `Provider.ask`."""
+    """Make the attempt and return its end, with its cost.
+
+    Raises the errors of `Provider.ask`, with what the log may say of them if there was no output.
+    """
     if model_calling:
         model_calling.emit(ModelCalling(choice.ref, attempt.number, attempt.waited_seconds, request.sampling))
-    outcome, end, began_at = "cancelled", None, monotonic()
+    end, failure, began_at = None, None, monotonic()
     try:
         end = choice.signed(choice.provider.ask(request, output.add_text))
-        outcome = "ok"
     except GatewayError as error:
-        outcome = error.code
+        error.reason = log_words(error, request) if output.began_at is None else None
+        failure = error
         raise
     finally:
         if output.texts is not None:
             model_answered.emit(_to_answered(request, "".join(output.texts), end))
         if model_called:
-            model_called.emit(_to_called(choice, outcome, attempt, output, end, began_at))
+            model_called.emit(_to_called(choice, attempt, output, end, failure, began_at))
+        failure = None  # its traceback refers to this frame
     return end
 
 
@@ -124,15 +129,22 @@ def _to_answered(request: ModelRequest, text: str, end: ModelEnded | None) -> Mo
 
 
 def _to_called(
-    choice: ChosenModel, outcome: str, attempt: Attempt, output: Output, end: ModelEnded | None, began_at: float
+    choice: ChosenModel,
+    attempt: Attempt,
+    output: Output,
+    end: ModelEnded | None,
+    failure: GatewayError | None,
+    began_at: float,
 ) -> ModelCalled:
+    outcome = "cancelled" if failure is None else failure.code
     return ModelCalled(
         choice.ref,
-        outcome,
+        outcome if end is None else "ok",
         attempt.number,
         attempt.waited_seconds,
         monotonic() - began_at,
         None if output.began_at is None else output.began_at - began_at,
         CUT_OFF if end is None else end.usage,
         None if end is None else str(end.stop_reason),
+        None if failure is None else failure.reason,
     )

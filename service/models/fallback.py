@@ -23,7 +23,6 @@ from service.models.attempt import CUT_OFF, Attempt, Output, ask_once
 from service.models.catalog import ChosenModel
 from service.models.context_windows import LearnedWindows
 from service.models.errors.http_errors import ModelMissingError
-from service.models.errors.log_words import log_words
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.tokens import BYTES_PER_TOKEN, estimate_request
 
@@ -119,9 +118,9 @@ class FallbackProvider:
         try:
             return self._answer(request, _Receivers(on_text, on_restart))
         except GatewayError as error:
-            error.reason = None if self._has_output else log_words(error, request)
-            why = error.code if error.reason is None else f"{error.code}: {error.reason}"
-            logger.warning("the model %s failed: %s", self.asked.ref, why)
+            if self._has_output:
+                error.reason = None
+            logger.warning("the model %s failed: %s", self.asked.ref, _describe(error))
             tried = f"all {self._tried} models failed, the last was " if self._tried > 1 else ""
             error.message = f"{error.message} (The model: {tried}{self.asked.ref}.)"
             raise
@@ -153,7 +152,7 @@ class FallbackProvider:
             except GatewayError as error:
                 if self._is_final or not (error.code in REPLACEABLE or isinstance(error, ModelMissingError)):
                     raise
-                logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
+                logger.warning("the model %s failed, asking the next: %s", choice.ref, _describe(error))
                 model_replaced.emit(ModelReplaced(choice.ref, following.ref, error.code))
                 may_pass = may_pass or _may_pass(error)
         try:
@@ -188,8 +187,8 @@ class FallbackProvider:
                 if wanted is None or self._clock() + wanted > give_up_at:
                     raise
                 delay = wanted
-                text = "the model %s failed (%s), asking again in %.1f s"
-                logger.warning(text, choice.ref, error.code, delay)
+                text = "the model %s failed, asking again in %.1f s: %s"
+                logger.warning(text, choice.ref, delay, _describe(error))
             self._sleep(delay)
 
     def _attempt(self, choice: ChosenModel, asked: ModelRequest, receivers: _Receivers, attempt: Attempt) -> ModelEnded:
@@ -229,6 +228,11 @@ class FallbackProvider:
         retry_after = error.headers.get("Retry-After")
         seconds = None if retry_after is None else float(retry_after)
         return self._policy.delay_seconds(failures, self._random(), seconds)
+
+
+def _describe(error: GatewayError) -> str:
+    """Return the code of `error` and what the log may say of it."""
+    return error.code if error.reason is None else f"{error.code}: {error.reason}"
 
 
 def _may_pass(error: GatewayError) -> bool:

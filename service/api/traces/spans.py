@@ -120,7 +120,7 @@ class Spans:
             attributes["gen_ai.response.time_to_first_chunk"] = event.first_output_seconds
             _add_first_token(span, event.first_output_seconds)
         span.set_attributes(attributes)
-        _end(span, event.outcome)
+        _end(span, event.outcome, event.reason)
 
     def _begin_embeddings(self, event: signals.EmbeddingCalling) -> None:
         model = _model_attributes(event.model)

@@ -152,18 +152,19 @@ def test_failed_attempts_and_first_tokens_are_shown(
     run_id = answer.headers["x-openclaw-run-id"]
     run, failed, answered = collected.of_run(run_id, 3)
     assert failed.attributes["error.type"] == "provider_error"
-    assert (failed.error, failed.events) == ("", {})
+    assert (failed.error, failed.events) == ("The model provider failed: refused with 500", {})
     assert answered.attributes["openclaw.attempt"] == 2
     assert answered.start <= answered.events["openclaw.first_token"] <= answered.end
     assert run.start <= run.events["openclaw.first_token"] <= run.end
     assert answered.attributes["gen_ai.response.time_to_first_chunk"] > 0
     [warning] = lines_of(gateway, "models", run_id)
+    assert warning["message"].endswith("provider_error: The model provider failed: refused with 500")
     assert (warning["trace_id"], warning["span_id"]) == (run.trace_id, run.span_id)
     refused = ask(client, "hi", headers={"x-openclaw-model": "stub/status-401"})
     assert error_of(refused)[1] == "provider_authentication_failed"
-    failed_run, _ = collected.of_run(refused.headers["x-openclaw-run-id"], 2)
+    failed_run, failed_call = collected.of_run(refused.headers["x-openclaw-run-id"], 2)
     assert failed_run.attributes["error.type"] == "provider_authentication_failed"
-    assert failed_run.error
+    assert failed_run.error == failed_call.error != ""
 
 
 def test_websocket_request_continues_trace_and_callers_decide_what_is_kept(

@@ -9,7 +9,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from support.provider_calls import Answer, ask, fail, open_provider, request
+from support.provider_calls import KEY, Answer, ask, fail, open_provider, request
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import TEXT, WORDS, frame, ok
 
@@ -17,7 +17,7 @@ from service.config.models import RetryConfig
 from service.core import concurrency
 from service.core.dataclass import replace
 from service.core.errors import GatewayError
-from service.core.messages import Image, Message, Role, Sampling, Usage
+from service.core.messages import Image, Message, Role, Sampling, Usage, text_message
 from service.core.usage import Price, total_of
 from service.models.catalog import ChosenModel
 from service.models.context_windows import LearnedWindows
@@ -121,6 +121,8 @@ def test_last_failure_is_raised_unchanged(
     assert model_provider.answered is None
 
 
+FAILED = "The model provider failed: refused with 503"
+REFUSED = "The model provider refused the gateway's credentials (HTTP 401). Correct its apiKey. It says: refused with"
 REJECTED = "The model provider rejected the request: refused with 400"
 
 
@@ -128,11 +130,33 @@ def test_every_failure_is_logged_with_its_model(
     clock: Clock, provider: OpenAIProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        fail(resilient(clock, chosen(provider, "status-401"), chosen(provider, "status-400")), "any")
+        models = [chosen(provider, f"status-{status}") for status in (503, 401, 400)]
+        fail(resilient(clock, *models, policy=RetryPolicy(attempts=2, min_delay_seconds=1)), "any")
     assert [record.getMessage() for record in caplog.records] == [
-        "the model stub/status-401 failed (provider_authentication_failed), asking the next",
+        f"the model stub/status-503 failed, asking again in 0.8 s: provider_error: {FAILED}",
+        f"the model stub/status-503 failed, asking the next: provider_error: {FAILED}",
+        f"the model stub/status-401 failed, asking the next: provider_authentication_failed: {REFUSED} 401",
         f"the model stub/status-400 failed: provider_rejected_request: {REJECTED}",
     ]
+
+
+def test_log_of_retry_quotes_neither_request_nor_answer(
+    clock: Clock, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    def quote(exchange: Exchange) -> None:
+        exchange.json(401, {"error": {"message": f"Key {KEY} may not ask Marzipan7731 of Hello"}})
+
+    upstream.answers["quote"] = quote
+    opened = open_provider(upstream.url)
+    asked = replace(request("any", text_message(Role.USER, "Marzipan7731")), collected=True)
+    with caplog.at_level(logging.WARNING):
+        chain = resilient(clock, *(chosen(opened, model) for model in ("quote", "error-event", "ok")))
+        assert ask(chain, asked)[0] == TEXT
+    opened.close()
+    first, *later = [record.getMessage() for record in caplog.records]
+    assert "Key *** may not ask [...] of Hello" in first
+    assert [line.rpartition(": ")[2] for line in later] == ["provider_error"] * 3
+    assert KEY not in caplog.text
 
 
 @pytest.mark.parametrize(("model", "text"), [("drop-after", WORDS[0]), ("error-event", WORDS[0]), ("no-finish", TEXT)])
