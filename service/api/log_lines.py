@@ -62,13 +62,15 @@ class GatewayLog:
         config = self._config
         arguments = _shown(event.arguments, config) if config is not None and config.tool_arguments else None
         fields: dict[str, str | float] = {
-            "tool": event.name or "unknown",
+            "tool": event.name,
             "outcome": event.outcome,
             "duration_ms": round(event.seconds * 1000, 1),
             "run": event.run_id,
             "agent": event.agent,
             "session": event.session_key,
         }
+        if event.decided_by is not None:
+            fields["decided_by"] = event.decided_by
         if arguments is not None:
             fields["arguments"] = arguments
         _add_trace(fields)

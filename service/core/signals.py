@@ -183,18 +183,20 @@ class ModelReplaced:
 class ToolCalling:
     """A call of a tool begins, in its greenlet; `name` is as in `ToolExecuted`."""
 
-    name: str | None
+    name: str
     call_id: str
 
 
 @record
 class ToolExecuted:
-    """A call of one of an agent's own tools has ended; `name` is `None` if the agent has no such tool.
+    """A call of one of an agent's own tools has ended; unless it `is_known`, the agent has no tool of this `name`.
 
-    `outcome` is "ok", "error" or "cancelled", `arguments` the JSON text from the model, `result` the text for it.
+    `outcome` is "ok", "error", "denied" (by a person, or because none approved it in time) or "cancelled", `arguments`
+    the JSON text from the model, `result` the text for it. `decided_by` is the person that decided about it, if any.
     """
 
-    name: str | None
+    name: str
+    is_known: bool
     outcome: str
     seconds: float
     run_id: str
@@ -202,6 +204,7 @@ class ToolExecuted:
     agent: str
     arguments: str
     result: str
+    decided_by: str | None
 
 
 @record

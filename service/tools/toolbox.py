@@ -169,17 +169,19 @@ class Toolbox:
         self, call: ToolCall, context: ToolContext, on_event: Callable[[CallEvent], None], verdict: Verdict
     ) -> Message:
         on_event(CallStarted(call))
-        known = call.name if call.name in self._tools else None
+        is_known, name = call.name in self._tools, to_unicode(_short(call.name))
         if tool_calling:
-            tool_calling.emit(ToolCalling(known, call.id))
+            tool_calling.emit(ToolCalling(name, call.id))
         text, outcome, began_at = "", "cancelled", monotonic()
         try:
             text, outcome = self._try(call, context, verdict)
         finally:
             seconds = monotonic() - began_at
             if tool_executed:
+                decided_by = None if verdict.approval is None else verdict.approval.decided_by
                 ids = context.run_id, context.session_key, context.agent_id
-                tool_executed.emit(ToolExecuted(known, outcome, seconds, *ids, call.arguments, text))
+                made = ToolExecuted(name, is_known, outcome, seconds, *ids, call.arguments, text, decided_by)
+                tool_executed.emit(made)
         failed = outcome != "ok"
         took_ms = round(seconds * 1000)
         on_event(CallEnded(call, text, failed, took_ms))
@@ -199,7 +201,8 @@ class Toolbox:
             verdict.check()
             text = self._run(call, context) or "(no output)"
         except ToolError as error:
-            text, outcome = str(error), "error"
+            is_denied = verdict.refusal is not None and verdict.approval is not None
+            text, outcome = str(error), "denied" if is_denied else "error"
         except Exception:
             # A bug in a tool does not fail the run: it is logged here and reported without details.
             logger.exception("The tool %s failed in the run %s", _short(call.name), context.run_id)

@@ -120,8 +120,8 @@ def _to_failover_labels(model: str, fallback: str, reason: str) -> Labels:
     return *_split(model), *_split(fallback), reason
 
 
-def _to_tool_labels(name: str | None, outcome: str) -> Labels:
-    return name or _OTHER, outcome
+def _to_tool_labels(name: str, is_known: bool, outcome: str) -> Labels:
+    return name if is_known else _OTHER, outcome
 
 
 _REQUESTS = Events(signals.request_ended, attrgetter("method", "route", "status"))
@@ -130,7 +130,7 @@ _RUNS = Events(signals.run_finished, attrgetter("agent", "model", "protocol", "o
 _CALLS = Events(signals.model_called, attrgetter("model", "outcome"))
 _EMBEDDINGS = Events(signals.embedding_called, attrgetter("asked.agent", "asked.model", "outcome"))
 _FAILOVERS = Events(signals.model_replaced, attrgetter("model", "fallback", "reason"))
-_TOOLS = Events(signals.tool_executed, attrgetter("name", "outcome"), batch=1)  # results may be large
+_TOOLS = Events(signals.tool_executed, attrgetter("name", "is_known", "outcome"), batch=1)  # results may be large
 _COMMITS = Events(signals.committed, lambda event: ("error" if event.failed else "ok",))
 _LOGINS = Events(signals.login_failed, _no_labels)
 

@@ -146,14 +146,13 @@ class Spans:
         _end(span, event.outcome)
 
     def _begin_tool(self, event: signals.ToolCalling) -> None:
-        name = event.name or "unknown"
         attributes = {
             "gen_ai.operation.name": _TOOL,
-            "gen_ai.tool.name": name,
+            "gen_ai.tool.name": event.name,
             "gen_ai.tool.call.id": event.call_id,
             "gen_ai.tool.type": "function",
         }
-        self._begin(_TOOL, name, SpanKind.INTERNAL, attributes)
+        self._begin(_TOOL, event.name, SpanKind.INTERNAL, attributes)
 
     def _end_tool(self, event: signals.ToolExecuted) -> None:
         span = _take_current(_TOOL)

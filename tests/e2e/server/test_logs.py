@@ -111,6 +111,19 @@ def test_run_has_one_line_and_so_has_each_tool_call(
     assert secret not in gateway.output
 
 
+def test_line_of_call_names_tool_that_agent_does_not_have(
+    gateway: LiveGateway, client: httpx.Client, upstream: Upstream
+) -> None:
+    names = ("nosuchtool", "x" * 300, "two\nlines \ud800")
+    upstream.answers["play"] = Play(calls(*((name, {}) for name in names)), calls(text="None."))
+    run_id = ask(client, "hi").json()["id"]
+    eventually(lambda: len(entries(gateway, "tool", run=run_id)) == len(names))
+    called = entries(gateway, "tool", run=run_id)
+    assert [one["tool"] for one in called] == ["nosuchtool", "x" * 80 + "...", "two\nlines \ufffd"]
+    assert {one["outcome"] for one in called} == {"error"}
+    eventually(lambda: "openclaw.tool tool=nosuchtool outcome=error" in gateway.output)
+
+
 def test_runs_of_every_protocol_have_their_line(gateway: LiveGateway, client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(*[calls(text=MARKER)] * 3)
     answer = ask(client, MARKER, stream=True)

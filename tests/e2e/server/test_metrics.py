@@ -22,6 +22,7 @@ from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.preloaded import run
 from support.processes import running_children
+from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
 FAILING = "scripted/fail-provider_unavailable"
@@ -123,6 +124,14 @@ def test_failures_failovers_and_tools_are_counted(client: httpx.Client) -> None:
     assert figures.get("openclaw_model_failover_total", **changed) == 1
     assert figures.get("openclaw_tool_execution_total", tool="read", outcome="error") == 1
     assert figures.get("openclaw_tool_execution_duration_seconds_count", tool="read") == 1
+
+
+def test_names_that_models_invent_for_tools_do_not_add_series(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["inventive"] = Play(calls(("write", {}), ("nosuchtool", {})), calls(text="None."))
+    ask(client, "hi", headers={**agent("clerk"), "x-openclaw-model": "stub/inventive"})
+    figures = read(client)
+    assert figures.get("openclaw_tool_execution_total", tool="other", outcome="error") == 2
+    assert figures.get("openclaw_tool_execution_total", tool="write") == 0
 
 
 def test_embeddings_are_counted_and_logged(gateway: LiveGateway, client: httpx.Client, upstream: Upstream) -> None:

@@ -94,6 +94,9 @@ def test_denied_call_is_not_made_and_run_goes_on(
     assert not (gateway.directory / "denied.txt").exists()
     assert "A person denied this call of write" in sent(upstream)[-1]["content"]
     assert step(client, "denied")["approval"]["decision"] == "deny"
+    [line] = [one for one in gateway.output.splitlines() if "openclaw.tool tool=" in one and ":denied" in one]
+    assert "tool=write outcome=denied " in line
+    assert line.endswith('decided_by="http 127.0.0.1"')
 
 
 def test_time_of_decision_is_not_the_runs_and_its_room_is_free_meanwhile(
@@ -252,4 +255,6 @@ def test_call_that_nobody_decides(upstream: Upstream, tmp_path: Path, unattended
     assert (tmp_path / "new.txt").exists() == made
     assert approval["decision"] == ("allow-once" if made else "deny")
     assert approval["decided_by"] is None
+    assert f"tool=write outcome={'ok' if made else 'denied'} " in gateway.output
+    assert "decided_by=" not in gateway.output
     assert ("Nobody approved" in sent(upstream)[-1]["content"]) != made
