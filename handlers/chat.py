@@ -42,7 +42,6 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
                 chunks.begin()
             return ok_response("text/event-stream", WatchedStream(run, chunks, caller), *run_headers(run), NO_BUFFERING)
         result = run.wait()
-        caller.note_end(run)
         metadata = body.get("metadata")
         completion = to_completion(
             run, result, model, shows=request.shows, metadata=metadata, include_cost=include_cost

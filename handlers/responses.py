@@ -80,7 +80,6 @@ def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[
         response = to_stored_response(gateway.storage, gateway.get_run(run.id, caller.principal))
         return ok_response("application/json", orjson.dumps(response), *headers)
     run.wait()
-    caller.note_end(run)
     response = fold.add_all(settled_events(run.log), run.ended_at)
     return ok_response("application/json", orjson.dumps(response), *run_headers(run))
 

@@ -19,6 +19,7 @@ from service.core.messages import Usage
 from service.core.principal import Principal
 from service.core.signals import EmbeddingCalled, EmbeddingCalling, embedding_called, embedding_calling
 from service.core.usage import ModelCall, total_of
+from service.core.work_context import current_work
 from service.gateway.budgets import Budgets
 from service.gateway.rate_limiter import RateLimiter, estimate_inputs
 from service.gateway.run_outcome import key_reused
@@ -49,7 +50,7 @@ _MOST_KEPT = 16 * 1024 * 1024
 class EmbeddingTask:
     """A request for vectors: `model` and `agent_id` name the agent, `provider_model` another model.
 
-    `caller_trace` are the caller's headers of W3C's Trace Context.
+    `caller_trace` are the caller's headers of W3C's Trace Context; `on_trace` gets the id of the trace that is made.
     """
 
     inputs: Sequence[str] | Sequence[Sequence[int]]
@@ -61,6 +62,7 @@ class EmbeddingTask:
     principal: Principal
     request_id: str | None = None
     caller_trace: Mapping[str, str] | None = None
+    on_trace: Callable[[str], None] | None = None
 
 
 class _Work:
@@ -193,6 +195,7 @@ class _Signals:
     def __init__(self, task: EmbeddingTask, agent: Agent, chosen: ChosenModel, calls: Sequence[ModelCall]) -> None:
         self._calls = calls
         self._attempts = 0
+        self._on_trace = task.on_trace
         self._asked = EmbeddingCalling(
             chosen.ref, agent.id, task.dimensions, task.caller_trace, task.principal.key_id, task.request_id
         )
@@ -204,6 +207,9 @@ class _Signals:
     def __enter__(self) -> Self:
         self._begun_at = time.monotonic()
         embedding_calling.emit(self._asked)
+        trace_id = current_work.get().ids.get("trace_id")
+        if trace_id is not None and self._on_trace is not None:
+            self._on_trace(trace_id)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

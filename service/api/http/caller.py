@@ -91,9 +91,14 @@ class Caller:
             run.retain(self._environ[HOLD_KEY])
         return run
 
-    def note_end(self, run: Run) -> None:
-        """Add the end of the run to the access log."""
-        self.entry.replaced_tools, self.entry.trace_id = ",".join(run.replaced_tools) or None, run.trace_id
+    def note_trace(self, trace_id: str | None) -> None:
+        """Add the trace of what is done for the request to the access log."""
+        self.entry.trace_id = trace_id
+
+    def note_run(self, run: Run) -> None:
+        """Add what is known of the run by now to the access log."""
+        self.note_trace(run.trace_id)
+        self.entry.replaced_tools = ",".join(run.replaced_tools) or None
         if run.end is not None and run.end.error is not None:
             self.entry.error = run.end.error.code
 
@@ -111,8 +116,10 @@ class Caller:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._watch.__exit__(kind, error, trace)
-        if self._run is not None and isinstance(error, GatewayError) and error.status not in _WITHOUT_RUN:
-            error.headers.update(delivery_headers(self._run))
+        if self._run is not None:
+            self.note_run(self._run)
+            if isinstance(error, GatewayError) and error.status not in _WITHOUT_RUN:
+                error.headers.update(delivery_headers(self._run))
         del self._watch  # it refers to this object, and a reference cycle would keep the request's body
 
 
@@ -134,7 +141,6 @@ class WatchedStream:
                 yield from self._pieces
         finally:
             self._run.on_evicted.remove(self._on_evicted)
-        self._caller.note_end(self._run)
 
     def _on_evicted(self) -> None:
         spawn(self._abandon_later)
@@ -147,5 +153,6 @@ class WatchedStream:
                 self._caller.connection.abandon()
 
     def close(self) -> None:
-        """Leave the run; called by the server. After the run's end a no-op."""
+        """Leave the run, unless it has ended; called by the server before it writes the access log."""
         self._run.leave()
+        self._caller.note_run(self._run)

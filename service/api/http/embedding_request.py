@@ -31,6 +31,7 @@ def parse_embedding_request(body: Mapping[str, Any], caller: Caller) -> Embeddin
         principal=caller.principal,
         request_id=caller.origin[0],
         caller_trace=caller.origin[1],
+        on_trace=caller.note_trace,
     )
 
 
