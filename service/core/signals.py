@@ -65,7 +65,7 @@ class RunFinished:
     `model` is `provider/model`, `None` if none was asked. `outcome` is "ok" or an error code. `queued_seconds` is the
     wait for its session and slot, `seconds` the time from then on, `first_output_seconds` that to its first output.
     `reason` is what may be logged of a failure: no text of a message is part of it. `key_id` is the id of the caller's
-    API key, `request_id` that of the HTTP request, `model_calls` counts the turns of the model.
+    API key, `request_id` that of its HTTP request or WebSocket, `model_calls` counts the turns of the model.
     """
 
     run_id: str

@@ -102,15 +102,16 @@ class WebSocketApp:
                 budget=self._budget,
             )
             try:
-                self._serve_client(socket, address, introduced, user)
+                self._serve_client(socket, environ, introduced, user)
             finally:
                 socket.release()
                 if socket.dropped is not None:
                     logger.warning("a connection of %s was dropped: %s", to_logfmt(address), socket.dropped)
 
     def _serve_client(
-        self, socket: WebSocket, address: str, introduced: Callable[[], None], user: Principal | None
+        self, socket: WebSocket, environ: dict[str, Any], introduced: Callable[[], None], user: Principal | None
     ) -> None:
+        address = access_entry(environ).client or ""
         try:
             authenticated = self._handshake.perform(socket, address, user)
         except RefusedError as refusal:
@@ -120,6 +121,7 @@ class WebSocketApp:
             introduced()
             socket.limit_backlog(MAX_BUFFERED_BYTES)
             client, request_id = authenticated
+            client.request_id = environ.get("openclaw.request_id")
             with self._hub.register(client):
                 self._handshake.welcome(client, request_id)
                 self._listen(client)

@@ -34,8 +34,10 @@ class ConnectedClient:
     """An operator's connection.
 
     `id` is the connection's, `scopes` are granted, `caps` the client's capabilities, `name` is the client's own.
-    `principal` is who it is.
+    `principal` is who it is, `request_id` the id of the request that opened the connection.
     """
+
+    request_id: str | None = None
 
     def __init__(
         self,

@@ -132,7 +132,10 @@ def test_runs_of_every_protocol_have_their_line(gateway: LiveGateway, client: ht
     with operator_client(gateway) as operator:
         params = {"message": MARKER, "agentId": "main", "idempotencyKey": "of-a-socket"}
         operator.call("agent", params)
-    assert entry(gateway, "run", run="of-a-socket")["protocol"] == "websocket"
+    of_socket = entry(gateway, "run", run="of-a-socket")
+    assert of_socket["protocol"] == "websocket"
+    opened = entry(gateway, "access", request_id=of_socket["request_id"])
+    assert (opened["method"], opened["status"]) == ("GET", 101)
     done = openclaw(gateway, "agent", "--local", "--message", MARKER)
     assert (done.stdout.strip(), done.stderr) == (MARKER, "")
     assert entry(gateway, "run", protocol="local")["outcome"] == "ok"

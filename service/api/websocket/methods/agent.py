@@ -29,7 +29,7 @@ _IGNORED = (
 def submit(call: Call, params: Mapping[str, Any], timeout_seconds: float | None) -> Run:
     """Submit a run, or return the run that an earlier request with the same key submitted."""
     request = to_agent_request(params, timeout_seconds, call.client.principal)
-    run = call.context.gateway.submit(request, caller_trace=call.trace)
+    run = call.context.gateway.submit(request, call.client.request_id, call.trace)
     run.retain(call.hold)
     return run
 
