@@ -80,6 +80,7 @@ def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config
     switch_metrics(app, gateway, is_on=config.gateway.http.endpoints.metrics.enabled)
     switch_traces(app, config.diagnostics)
     gateway.webhooks.start(to_run)
+    gateway.storage.membership.report_interrupted()
     return Apps(app, gateway, settings)
 
 

@@ -3,13 +3,13 @@
 Each gateway increments the heartbeat counter of its row. A gateway whose counter stops is evicted by any other: its
 runs are marked as interrupted and its sessions are released, so that a gateway that was only paused cannot write in
 them when it resumes. Its pending approvals stay for the next run that asks about the same call. Heartbeats are counted,
-not timed, so clocks are never compared.
+not timed, so clocks are never compared. The gateway that evicts another reports the ends of its runs.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -17,7 +17,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.core.concurrency import Event, RLock, spawn
+from service.core.messages import Usage
 from service.core.processes.identity import ProcessIdentity, is_dead, this_process
+from service.core.signals import RunFinished, run_finished
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.notify import gateway_topic, notify_change, session_topic
@@ -84,19 +86,19 @@ class _Heartbeat(SingleOperation[bool]):
 
 
 @dataclass(slots=True, eq=False)
-class _Evict(SingleOperation[bool]):
-    """Remove a gateway unless its heartbeat has changed; returns whether it was removed."""
+class _Evict(SingleOperation[Sequence[sa.Row[Any]] | None]):
+    """Remove a gateway unless its heartbeat has changed; returns its active runs, `None` if it was not removed."""
 
     gateway_id: str
     beat: int | None
     at_ms: int
 
-    def apply(self, connection: sa.Connection) -> bool:
+    def apply(self, connection: sa.Connection) -> Sequence[sa.Row[Any]] | None:
         remove = gateways.delete().where(gateways.c.id == self.gateway_id)
         if self.beat is not None:
             remove = remove.where(gateways.c.beat == self.beat)
         if connection.execute(remove).rowcount == 0:
-            return False
+            return None
         # Leases before runs, in the order in which a finishing run locks them.
         held = sa.select(lanes.c.session_key).where(lanes.c.gateway_id == self.gateway_id)
         for key in connection.execute(held.order_by(lanes.c.session_key).with_for_update()).scalars().all():
@@ -105,10 +107,11 @@ class _Evict(SingleOperation[bool]):
             notify_change(connection, session_topic(key))
         connection.execute(lanes.update().where(lanes.c.wanted_by == self.gateway_id).values(wanted_by=None))
         active = runs.c.gateway_id == self.gateway_id, IS_ACTIVE
-        connection.execute(runs.update().where(*active).values(state="interrupted", ended_at_ms=self.at_ms))
+        end = runs.update().where(*active).values(state="interrupted", ended_at_ms=self.at_ms)
+        interrupted = connection.execute(end.returning(runs)).all()
         pending = approvals.c.gateway_id == self.gateway_id, approvals.c.state == PENDING
         connection.execute(approvals.update().where(*pending).values(gateway_id=NO_GATEWAY))
-        return True
+        return interrupted
 
 
 @dataclass(slots=True, eq=False)
@@ -152,6 +155,8 @@ class Membership:
         self._heartbeat_seconds = heartbeat_seconds
         self._rejoining = RLock()
         self._seen: dict[str, tuple[int, int]] = {}  # id -> last heartbeat, number of checks without a new one
+        self._interrupted: list[RunFinished] = []  # and not reported yet
+        self._reports = False
         self._left = Event()
         self._left.set()
 
@@ -161,6 +166,16 @@ class Membership:
         self._check_peers()
         self._left.clear()
         spawn(self._send_heartbeats)
+
+    def report_interrupted(self) -> None:
+        """Emit `run_finished` for the runs of gateways that were found dead so far, and from now on at once.
+
+        It is called when everything that counts runs has connected, which is after `join`.
+        """
+        self._reports = True
+        ended, self._interrupted = self._interrupted, []
+        for one in ended:
+            run_finished.emit(one)
 
     def rejoin(self, lost_id: str) -> None:
         """Become a member again after the eviction of `lost_id`, unless already done. Raises `StoreError`."""
@@ -178,6 +193,7 @@ class Membership:
         if self._left.is_set():
             return
         self._left.set()
+        self.report_interrupted()
         try:
             self._database.write(_Evict(self.id, None, self._now_ms()))
         except StoreError as error:
@@ -232,13 +248,17 @@ class Membership:
             beat, misses = self._seen.get(row.id, (row.beat, 0))
             misses = misses + 1 if beat == row.beat else 0
             if is_dead(ProcessIdentity(row.host, row.pid, row.process_start)) or misses >= MISSED_HEARTBEATS:
-                if self._database.write(_Evict(row.id, row.beat, self._now_ms())):
+                interrupted = self._database.write(_Evict(row.id, row.beat, self._now_ms()))
+                if interrupted is not None:
                     _log.warning("gateway %s (process %d) is dead; its sessions were released", row.id, row.pid)
+                    self._interrupted.extend(map(_to_finished, interrupted))
             else:
                 seen[row.id] = (row.beat, misses)
         self._seen = seen
         if self._database.fetch(_ANY_ORPHAN, {"now_ms": self._now_ms()}):
             self._database.write(_EndOrphans(self._now_ms()))
+        if self._reports:
+            self.report_interrupted()
 
     @property
     def has_peers(self) -> bool:
@@ -247,3 +267,26 @@ class Membership:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _to_finished(row: sa.Row[Any]) -> RunFinished:
+    """Return the end of an interrupted run, as far as its row tells."""
+    begun_at_ms = row.ended_at_ms if row.started_at_ms is None else row.started_at_ms
+    first_output_ms = None if row.first_output_at_ms is None else row.first_output_at_ms - row.accepted_at_ms
+    return RunFinished(
+        run_id=row.id,
+        session_key=row.session_key,
+        key_id=None,
+        request_id=None,
+        agent=row.agent_id,
+        protocol=row.door,
+        model=row.model,
+        outcome="run_interrupted",
+        queued_seconds=max(begun_at_ms - row.accepted_at_ms, 0) / 1000,
+        seconds=None if row.started_at_ms is None else max(row.ended_at_ms - begun_at_ms, 0) / 1000,
+        first_output_seconds=None if first_output_ms is None else first_output_ms / 1000,
+        usage=Usage(cost_nano=None),
+        model_calls=row.step or 0,
+        has_begun=row.started_at_ms is not None,
+        reason="The gateway that executed this run has died.",
+    )

@@ -133,6 +133,29 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
         assert running.stop() == 0
 
 
+def test_run_of_killed_worker_has_line_and_figure(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["gateway"]["http"]["endpoints"]["metrics"] = {"enabled": True}
+    with live_gateway(tmp_path, config, arguments=TWO) as running:
+        before = workers_of(running)
+        headers = {"Authorization": f"Bearer {TOKEN}", "x-openclaw-session-key": "lost", **SLOW}
+        body = {"messages": [user("hi " * 200)], "stream": True}
+        with httpx.stream("POST", f"{running.url}{PATH}", json=body, headers=headers, timeout=60) as response:
+            next(response.iter_bytes())
+            for worker in before:
+                psutil.Process(worker).kill()
+            run_id = response.headers["x-openclaw-run-id"]
+        line = rf"WARNING openclaw\.run\[\d+\] run={run_id} outcome=run_interrupted agent=main session=agent:main:lost"
+        eventually(lambda: len(re.findall(line, running.output)) == 1)
+        eventually(lambda: len(workers_of(running) - before) == 2)
+        with running.client() as client:
+            figure = re.compile(r'^openclaw_run_completed_total{.*outcome="run_interrupted".*} 1.0$', re.MULTILINE)
+            eventually(lambda: figure.search(client.get("/metrics").text) is not None)
+        assert running.output.count("was sent SIGKILL!") == 2
+        assert running.stop() == 0
+        assert running.output.count("outcome=run_interrupted") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_under_load_loses_no_answer(tmp_path: Path, number: signal.Signals) -> None:
     whole: list[str] = []

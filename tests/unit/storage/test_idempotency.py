@@ -153,7 +153,7 @@ def test_retracted_run_releases_key_to_any_request(ann: Transcripts, ben: Transc
 
 def test_evicted_gateway_starts_run_claimed_before_eviction(ann: Transcripts, ben: Transcripts) -> None:
     old_id, run = ann.storage.membership.id, new_run(ann, "claimed")
-    assert ben.database.write(_Evict(old_id, None, 1))
+    assert ben.database.write(_Evict(old_id, None, 1)) is not None
     assert claim(ann, run).is_own  # before it notices
     ann.storage.ledger.open(run, None).finish(ANSWERED)
     assert ann.storage.membership.id != old_id

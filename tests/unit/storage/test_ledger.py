@@ -16,6 +16,7 @@ from service.core.concurrency import deadline, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import Role, Usage, text_message
 from service.core.processes.identity import this_process
+from service.core.signals import RunFinished, run_finished
 from service.storage.cluster.membership import _Evict, _Join
 from service.storage.database.open import open_database
 from service.storage.runs.ledger import OpenRun
@@ -221,19 +222,68 @@ def test_leaving_gateway_releases_sessions(ann: Transcripts, ben: Transcripts) -
     assert texts(ann) == ["hello"]
 
 
-def test_sessions_of_dead_process_are_released_at_next_start(
-    ann: Transcripts, database_url: str | None, tmp_path: Path
-) -> None:
+def begin_in_dead_process(gateway: Transcripts, *run_ids: str) -> None:
+    """Begin runs as a process that has ended."""
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         dead.wait()
     own = this_process()
     row = {"host": own.host, "pid": dead.pid, "process_start": "1", "beat": 7, "started_at_ms": 0}
-    ann.database.write(_Join({"id": "dead", **row}))
-    ann.storage.membership.id, own_id = "dead", ann.storage.membership.id
-    begin(ann, "r")
-    ann.storage.membership.id = own_id
+    gateway.database.write(_Join({"id": "dead", **row}))
+    gateway.storage.membership.id, own_id = "dead", gateway.storage.membership.id
+    for run_id in run_ids:
+        gateway.storage.ledger.open(new_run(run_id, key=f"{KEY}{run_id}"), 0)
+    gateway.storage.membership.id = own_id
+
+
+def test_runs_of_dead_process_are_reported_once_by_who_finds_it(
+    ann: Transcripts, ben: Transcripts, database_url: str | None, tmp_path: Path
+) -> None:
+    reported: list[RunFinished] = []
+    run_finished.connect(reported.append)
+    try:
+        for gateway in (ann, ben):
+            gateway.storage.membership.report_interrupted()
+        begin_in_dead_process(ann, "a", "b")
+        with closing(Transcripts(open_database(database_url, tmp_path))) as started:
+            started.storage.membership.report_interrupted()
+            started.storage.membership.report_interrupted()
+            assert state_of(started, "a") is RunState.INTERRUPTED
+            eventually(lambda: len(reported) == 2)
+        begin(ben, "of one that leaves")
+        ben.storage.membership.leave()
+    finally:
+        run_finished.disconnect(reported.append)
+    assert sorted((one.run_id, one.outcome, one.protocol, one.agent) for one in reported) == [
+        (run_id, "run_interrupted", "http", "main") for run_id in ("a", "b")
+    ]
+    first = reported[0]
+    assert (first.has_begun, first.model, first.model_calls, first.usage.input_tokens) == (True, None, 0, 0)
+    assert first.seconds is not None
+    assert first.seconds >= 0
+
+
+def test_runs_found_interrupted_are_not_reported_before_anybody_counts(
+    ann: Transcripts, database_url: str | None, tmp_path: Path
+) -> None:
+    reported: list[RunFinished] = []
+    run_finished.connect(reported.append)
+    try:
+        begin_in_dead_process(ann, "a")
+        with closing(Transcripts(open_database(database_url, tmp_path))):
+            eventually(lambda: state_of(ann, "a") is RunState.INTERRUPTED)
+            assert reported == []
+        ann.storage.membership.leave()
+        assert [one.run_id for one in reported] == ["a"]
+    finally:
+        run_finished.disconnect(reported.append)
+
+
+def test_sessions_of_dead_process_are_released_at_next_start(
+    ann: Transcripts, database_url: str | None, tmp_path: Path
+) -> None:
+    begin_in_dead_process(ann, "")
     with closing(Transcripts(open_database(database_url, tmp_path))) as started:
-        assert state_of(started, "r") is RunState.INTERRUPTED
+        assert state_of(started, "") is RunState.INTERRUPTED
         assert started.storage.membership.has_peers
         begin(started, "next", 0).finish(saying("hello"))
     assert texts(ann) == ["hello"]
