@@ -236,14 +236,19 @@ class Authenticator:
             if principal is not None:
                 return principal
         client = network_of(client_address)
-        self._check_lockout(client)
+        try:
+            self._check_lockout(client)
+        except GatewayError as error:
+            if secret:
+                login_failed.emit(LoginFailed(error.code))
+            raise
         if not secret:
             headers = {"WWW-Authenticate": "Bearer"}
             raise GatewayError("missing_credentials", missing, param=param, headers=headers)
         if is_right:
             self._limiter.record_success(client)
             return ADMINISTRATOR
-        login_failed.emit(LoginFailed())
+        login_failed.emit(LoginFailed("invalid_api_key"))
         self._limiter.record_failure(client)
         self._check_lockout(client)
         raise GatewayError(

@@ -225,7 +225,12 @@ class StreamChanged:
 
 @record
 class LoginFailed:
-    """A caller presented a wrong token or password."""
+    """A caller presented a wrong token or password, or any while its address is locked out.
+
+    `outcome` is the error code.
+    """
+
+    outcome: str
 
 
 request_ended: Signal[RequestEnded] = Signal()

@@ -109,7 +109,7 @@ def switch_traces(app: flask.Flask, config: DiagnosticsConfig | None) -> None:
 
 
 def _read_figures(gateway: Gateway, hub: Hub) -> Mapping[tuple[str, tuple[str, ...]], float]:
-    """Return the values of the gauges (`service.api.metrics.definitions.GAUGES`)."""
+    """Return the values of the gauges (`service.api.metrics.gauges.GAUGES`)."""
     active = Counter(run.state for run in gateway.runs.active() if not run.is_replay)
     states = {"queued": RunState.QUEUED, "running": RunState.RUNNING, "waiting": RunState.WAITING}
     runs = {("openclaw_runs", (name,)): float(active[state]) for name, state in states.items()}
@@ -117,6 +117,7 @@ def _read_figures(gateway: Gateway, hub: Hub) -> Mapping[tuple[str, tuple[str, .
         ("openclaw_websocket_connections", ()): len(hub),
         ("openclaw_in_flight_bytes", ()): gateway.budget.used_bytes,
         ("openclaw_in_flight_limit_bytes", ()): gateway.budget.limit_bytes,
+        ("openclaw_in_flight_fullest_ratio", ()): gateway.budget.used_bytes / gateway.budget.limit_bytes,
     }
 
 

@@ -1,4 +1,4 @@
-"""The metrics, a row each: counters and histograms of signals, and gauges that are read when they are asked for.
+"""The metrics of signals, a row each; `gauges` has those that are read when they are asked for.
 
 Names are those of OpenClaw's Prometheus plugin where it has them. The values of labels are bounded: agents, tools,
 routes and error codes are those of the configuration and of this program, and models beyond the first hundred count as
@@ -132,7 +132,7 @@ _EMBEDDINGS = Events(signals.embedding_called, attrgetter("asked.agent", "asked.
 _FAILOVERS = Events(signals.model_replaced, attrgetter("model", "fallback", "reason"))
 _TOOLS = Events(signals.tool_executed, attrgetter("name", "is_known", "outcome"), batch=1)  # results may be large
 _COMMITS = Events(signals.committed, lambda event: ("error" if event.failed else "ok",))
-_LOGINS = Events(signals.login_failed, _no_labels)
+_LOGINS = Events(signals.login_failed, lambda event: (event.outcome,))
 
 _ONE: Mapping[Labels, Callable[[Any], float]] = {(): _one}
 _DURATION: Mapping[Labels, Callable[[Any], float | None]] = {(): attrgetter("seconds")}
@@ -323,27 +323,10 @@ ROWS = (
     Row(
         Kind.COUNTER,
         "openclaw_login_failures",
-        "Wrong tokens and passwords.",
-        (),
+        "Wrong tokens and passwords, and attempts of addresses that are locked out. The outcome is the error code.",
+        ("outcome",),
         _LOGINS,
-        _no_labels,
+        lambda outcome: (outcome,),
         _ONE,
     ),
 )
-
-#: Gauges that are read when they are asked for: name, text and labels.
-GAUGES = (
-    ("openclaw_runs", "Runs that go on.", ("state",)),
-    ("openclaw_websocket_connections", "Authenticated WebSockets.", ()),
-    ("openclaw_in_flight_bytes", "Memory for bodies, messages and output that is not read yet.", ()),
-    ("openclaw_in_flight_limit_bytes", "The limit of this memory.", ()),
-)
-
-#: Figures of prometheus_client's collector of a process that can be added up over several.
-CPU_SECONDS = "process_cpu_seconds_total"
-PROCESS = {
-    CPU_SECONDS: "CPU time, in seconds.",
-    "process_resident_memory_bytes": "Resident memory.",
-    "process_virtual_memory_bytes": "Virtual memory.",
-    "process_open_fds": "Open file descriptors.",
-}

@@ -19,7 +19,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from service import __version__
-from service.api.metrics.definitions import CPU_SECONDS, GAUGES, PROCESS, ROWS, Events, Kind, Row
+from service.api.metrics.definitions import ROWS, Events, Kind, Row
+from service.api.metrics.gauges import CPU_SECONDS, GAUGES, PROCESS
 from service.api.metrics.tallies import DIRECTORY_KEY, Figures, Tally, publish, read_published
 from service.core.concurrency import sleep, spawn
 

@@ -13,12 +13,14 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import add
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from service.api.metrics.definitions import CPU_SECONDS, ROWS, Events, Kind, Labels, Row
+from service.api.metrics.definitions import ROWS, Events, Kind, Labels, Row
+from service.api.metrics.gauges import CPU_SECONDS, FULLEST
 
 #: The environment variable with the directory where worker processes share their figures.
 DIRECTORY_KEY = "OPENCLAW_METRICS_DIR"
@@ -86,13 +88,13 @@ def _add(row: Row, numbers: list[float], amounts: Sequence[float]) -> None:
 
 
 def add_up(parts: Iterable[Figures]) -> Figures:
-    """Return the sums of figures."""
+    """Return the sums of figures, and of `FULLEST` the largest."""
     total: Figures = {}
     for part in parts:
         for name, series in part.items():
-            sums = total.setdefault(name, {})
+            combine, sums = max if name == FULLEST else add, total.setdefault(name, {})
             for labels, numbers in series.items():
-                sums[labels] = [a + b for a, b in zip(sums.get(labels, [0.0] * len(numbers)), numbers, strict=True)]
+                sums[labels] = list(map(combine, sums.get(labels, [0.0] * len(numbers)), numbers))
     return total
 
 

@@ -153,10 +153,11 @@ def test_embeddings_are_counted_and_logged(gateway: LiveGateway, client: httpx.C
 
 
 def test_wrong_tokens_are_counted_and_get_no_metrics(gateway: LiveGateway, client: httpx.Client) -> None:
-    before = read(client).get("openclaw_login_failures_total")
+    name, outcome = "openclaw_login_failures_total", "invalid_api_key"
+    before = read(client).get(name, outcome=outcome)
     with gateway.client("wrong") as stranger:
         assert error_of(stranger.get("/metrics"))[:2] == (401, "invalid_api_key")
-    assert read(client).get("openclaw_login_failures_total") == before + 1
+    assert read(client).get(name, outcome=outcome) == before + 1
 
 
 def test_what_goes_on_is_shown(gateway: LiveGateway, client: httpx.Client) -> None:
@@ -258,6 +259,7 @@ def test_metrics_of_all_workers_are_added_up(tmp_path: Path) -> None:
         assert {read_anew("openclaw_build_info") for _ in range(6)} == {1}
         assert read_anew("process_cpu_seconds_total") > 0
         eventually(lambda: read_anew("openclaw_in_flight_limit_bytes") == 2 * 512 * 1024 * 1024)
+        assert read_anew("openclaw_in_flight_fullest_ratio") < 0.1
 
         victim = workers()[0]
         os.kill(victim, signal.SIGKILL)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -20,6 +22,7 @@ from service.config.schema import parse_config
 from service.config.source import ConfigError
 from service.core.errors import GatewayError
 from service.core.principal import ADMINISTRATOR
+from service.core.signals import LoginFailed, login_failed
 
 TOKEN = "right-token-日本-à"  # its last byte in UTF-8, 0xA0, is white space to str.strip()
 CLIENT = "203.0.113.7"
@@ -163,6 +166,23 @@ def test_too_many_failures_lock_address_out_even_for_right_secret(clock: Clock) 
     assert refused(lambda: guard.check(header(TOKEN), CLIENT)).headers == {"Retry-After": "1"}
     clock.now += 0.2
     assert guard.check(header(TOKEN), CLIENT) is ADMINISTRATOR
+
+
+def test_every_attempt_with_secret_is_reported_also_while_address_is_locked_out(clock: Clock) -> None:
+    guard, reported = authenticator(clock, maxAttempts=2), Counter[str]()
+
+    def count(event: LoginFailed) -> None:
+        reported[event.outcome] += 1
+
+    login_failed.connect(count)
+    try:
+        for secret in (*["wrong"] * 5, TOKEN):
+            refused(partial(guard.check, header(secret), CLIENT))
+        refused(lambda: guard.check(None, CLIENT))
+        guard.check(header(TOKEN), "198.51.100.1")
+    finally:
+        login_failed.disconnect(count)
+    assert reported == {"invalid_api_key": 3, "too_many_failed_attempts": 3}
 
 
 def test_network_of_ipv6_is_one_address(clock: Clock) -> None:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
-from service.api.metrics.definitions import CPU_SECONDS, ROWS, Events, Kind, Row
-from service.api.metrics.tallies import Tally, publish, read_published, retire
+from service.api.metrics.definitions import ROWS, Events, Kind, Row
+from service.api.metrics.gauges import CPU_SECONDS, FULLEST
+from service.api.metrics.tallies import Figures, Tally, add_up, publish, read_published, retire
 from service.core.dataclass import replace
 from service.core.signals import Signal
 
@@ -54,6 +55,13 @@ def test_amounts_add_up_by_their_labels(events: list[tuple[str, int]], batch: in
 
 def test_event_without_an_amount_adds_no_series() -> None:
     assert figures_of(row_of(Kind.HISTOGRAM), ("a", None), ("b", 1)) == {("b",): [0, 1, 0, 0, 1]}
+
+
+def test_share_of_the_fullest_process_is_kept_and_not_the_sum() -> None:
+    parts: list[Figures] = [
+        {FULLEST: {(): [share]}, "openclaw_in_flight_bytes": {(): [share]}} for share in (0.25, 0.75, 0.5)
+    ]
+    assert add_up(parts) == {FULLEST: {(): [0.75]}, "openclaw_in_flight_bytes": {(): [1.5]}}
 
 
 def test_amounts_of_one_event_count_under_further_labels() -> None:
