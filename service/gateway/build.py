@@ -41,17 +41,20 @@ from service.tools.registry import ToolRegistry
 from service.tools.sessions import VisibleSessions
 
 
-def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str]) -> Gateway:
+def open_gateway(
+    config: Config, locations: Locations, environ: Mapping[str, str], *, evicts: bool = True
+) -> Gateway:
     """The Gateway of `config`, which the caller closes; its state is in `locations`, or where `state.url` says.
 
-    `environ` has keys of known model hosts, proxies and trusted certificates, and where the database is.
+    `environ` has keys of known model hosts, proxies and trusted certificates, and where the database is. A gateway that
+    nobody counts the runs of must not be the one that `evicts` dead ones.
 
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
     clock, new_id = time.time, new_uuid
     url, durability = resolve_state_url(environ, config), config.state.durability
     storage = Storage(open_database(url, locations.state_dir, durability=durability), clock=clock, new_id=new_id)
-    storage.membership.join()
+    storage.membership.join(evicts=evicts)
     storage.maintain(config.session.maintenance)
     runtime = open_runtime(config, storage.transcripts, locations, environ, ToolSlots())
     return Gateway(

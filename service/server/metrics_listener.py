@@ -34,7 +34,9 @@ def listen(config: MetricsConfig) -> socket.socket | None:
     try:
         return socket.create_server((HOST, config.port), backlog=_BACKLOG)
     except OSError as error:
-        problem = f"gateway.http.endpoints.metrics.port: cannot listen on port {config.port}: {error.strerror}"
+        reason = (error.strerror or str(error)).partition(" (")[0]  # the standard library adds the address
+        remedy = "Choose another here, or stop the gateway that runs already (`openclaw status`)."
+        problem = f"gateway.http.endpoints.metrics.port: cannot listen on port {config.port}: {reason}. {remedy}"
         raise ConfigError([problem]) from None
 
 

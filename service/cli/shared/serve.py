@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from service.api.websocket.hub import Hub
     from service.gateway.gateway import Gateway
 
+_OTHER_PORT = "choose another with --port or gateway.port."
 _PROBE_SECONDS = 2.0
 
 
@@ -59,7 +60,7 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
     for notice in started.notices:
         click.echo(f"Note: {notice}")
     try:
-        opened = open_gateway(started.config, locations, os.environ)
+        opened = open_gateway(started.config, locations, os.environ, evicts=workers == 1)
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     try:
@@ -124,9 +125,9 @@ def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
         reason = (error.strerror or str(error)).partition(": (")[0]  # gevent adds the address
         cause = f"Cannot listen on {address[0]} port {address[1]}: {reason}."
         if error.errno == errno.EADDRINUSE and (url := _running_gateway(address)) is not None:
-            text = f"{cause} A gateway is already running at {url}. Stop it, or try another --port."
+            text = f"{cause} A gateway is already running at {url}; see `openclaw status`. Stop it, or {_OTHER_PORT}"
             raise click.ClickException(text) from None
-        raise click.ClickException(f"{cause} Try another --port.") from None
+        raise click.ClickException(f"{cause} Free the port, or {_OTHER_PORT}") from None
 
 
 def _running_gateway(address: tuple[str, int]) -> str | None:

@@ -160,10 +160,11 @@ class Membership:
         self._left = Event()
         self._left.set()
 
-    def join(self) -> None:
-        """Become a member and evict gateways that are certainly dead. Raises `StoreError`."""
+    def join(self, *, evicts: bool = True) -> None:
+        """Become a member, and evict gateways that are certainly dead if this one `evicts`. Raises `StoreError`."""
         self._register()
-        self._check_peers()
+        if evicts:
+            self._check_peers()
         self._left.clear()
         spawn(self._send_heartbeats)
 

@@ -220,12 +220,13 @@ def test_port_of_running_gateway_is_reported_as_such(tmp_path: Path) -> None:
         port = str(running.address[1])
         status, output = run(tmp_path, "--port", port, config=scripted_config())
     assert status == 1
-    assert f"port {port}: Address already in use. A gateway is already running at http://127.0.0.1:{port}." in output
+    assert f"port {port}: Address already in use. A gateway is already running at http://127.0.0.1:{port};" in output
+    assert "`openclaw status`" in output
 
 
 def test_port_of_another_program_is_not_reported_as_gateway(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         status, output = run(tmp_path, "--port", str(other.getsockname()[1]), config=scripted_config())
     assert status == 1
-    assert "Try another --port." in output
+    assert "Free the port, or choose another with --port or gateway.port." in output
     assert "already running" not in output

@@ -227,7 +227,8 @@ def test_port_of_its_own_has_metrics_alone_for_programs_of_this_machine(tmp_path
         assert error_of(foreign)[:2] == (403, "host_not_allowed")
         ended = run(["gateway", "--port", "0"], cwd=tmp_path / "one", env=environment_of(running))
         assert ended.returncode != 0
-        assert f"gateway.http.endpoints.metrics.port: cannot listen on port {port}" in ended.stderr
+        text = f"gateway.http.endpoints.metrics.port: cannot listen on port {port}: Address already in use. "
+        assert text in ended.stderr
 
 
 def environment_of(gateway: LiveGateway) -> dict[str, str]:

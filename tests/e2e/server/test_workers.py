@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -133,25 +133,36 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
         assert running.stop() == 0
 
 
-def test_run_of_killed_worker_has_line_and_figure(tmp_path: Path) -> None:
+def lose_run(running: LiveGateway, processes: Iterable[int]) -> str:
+    """Begin a run in a session and kill these processes; returns its id."""
+    headers = {"Authorization": f"Bearer {TOKEN}", "x-openclaw-session-key": "lost", **SLOW}
+    body = {"messages": [user("hi " * 200)], "stream": True}
+    with httpx.stream("POST", f"{running.url}{PATH}", json=body, headers=headers, timeout=60) as response:
+        next(response.iter_bytes())
+        for process in processes:
+            psutil.Process(process).kill()
+        run_id: str = response.headers["x-openclaw-run-id"]
+        return run_id
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_run_of_killed_worker_has_line_and_figure(tmp_path: Path, *, is_restarted: bool) -> None:
     config = scripted_config()
     config["gateway"]["http"]["endpoints"]["metrics"] = {"enabled": True}
-    with live_gateway(tmp_path, config, arguments=TWO) as running:
+    with ExitStack() as stack:
+        running = stack.enter_context(live_gateway(tmp_path, config, arguments=TWO))
         before = workers_of(running)
-        headers = {"Authorization": f"Bearer {TOKEN}", "x-openclaw-session-key": "lost", **SLOW}
-        body = {"messages": [user("hi " * 200)], "stream": True}
-        with httpx.stream("POST", f"{running.url}{PATH}", json=body, headers=headers, timeout=60) as response:
-            next(response.iter_bytes())
-            for worker in before:
-                psutil.Process(worker).kill()
-            run_id = response.headers["x-openclaw-run-id"]
+        run_id = lose_run(running, [running.process.pid, *before] if is_restarted else before)
+        if is_restarted:
+            running.process.wait(30)
+            running = stack.enter_context(live_gateway(tmp_path, config, arguments=TWO))
         line = rf"WARNING openclaw\.run\[\d+\] run={run_id} outcome=run_interrupted agent=main session=agent:main:lost"
         eventually(lambda: len(re.findall(line, running.output)) == 1)
         eventually(lambda: len(workers_of(running) - before) == 2)
         with running.client() as client:
             figure = re.compile(r'^openclaw_run_completed_total{.*outcome="run_interrupted".*} 1.0$', re.MULTILINE)
             eventually(lambda: figure.search(client.get("/metrics").text) is not None)
-        assert running.output.count("was sent SIGKILL!") == 2
+        assert running.output.count("was sent SIGKILL!") == (0 if is_restarted else 2)
         assert running.stop() == 0
         assert running.output.count("outcome=run_interrupted") == 1
 
