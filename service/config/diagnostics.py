@@ -45,8 +45,9 @@ class OtelConfig(Section):
         return url if url.endswith("/v1/traces") else f"{url}/v1/traces"
 
     def find_url(self, environ: Mapping[str, str]) -> str:
-        """Return the URL to send to; of one in the environment its path may lack."""
-        return self.own_url(environ) or environ.get(_TRACES_KEY) or environ.get(_ENDPOINT_KEY) or _DEFAULT_URL
+        """Return the URL to send to, that of the environment included."""
+        base = (environ.get(_ENDPOINT_KEY) or _DEFAULT_URL).rstrip("/")
+        return self.own_url(environ) or environ.get(_TRACES_KEY) or f"{base}/v1/traces"
 
 
 class DiagnosticsConfig(Section):

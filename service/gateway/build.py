@@ -41,9 +41,7 @@ from service.tools.registry import ToolRegistry
 from service.tools.sessions import VisibleSessions
 
 
-def open_gateway(
-    config: Config, locations: Locations, environ: Mapping[str, str], *, evicts: bool = True
-) -> Gateway:
+def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str], *, evicts: bool = True) -> Gateway:
     """The Gateway of `config`, which the caller closes; its state is in `locations`, or where `state.url` says.
 
     `environ` has keys of known model hosts, proxies and trusted certificates, and where the database is. A gateway that

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -34,6 +35,11 @@ _QUEUED_SPANS, _QUEUED_WITH_CONTENT = 2048, 128
 _BATCH_SPANS = 64
 _DELAY_MS = 5000
 
+_FAILED = (
+    "Traces cannot be sent to %s, and are lost: %s Check that a collector listens there, or set "
+    "diagnostics.otel.endpoint."
+)
+
 
 class Traces:
     """The traces of this process, until `close`."""
@@ -44,7 +50,8 @@ class Traces:
         sampler = None if config.sample_rate is None else ParentBased(TraceIdRatioBased(config.sample_rate))
         provider = TracerProvider(sampler, _resource(config, environ), shutdown_on_exit=False)
         exporter = OTLPSpanExporter(config.own_url(environ), headers=config.headers or None)
-        self._queue = _SpanQueue(exporter, environ, _QUEUED_WITH_CONTENT if with_content else _QUEUED_SPANS)
+        queued = _QUEUED_WITH_CONTENT if with_content else _QUEUED_SPANS
+        self._queue = _SpanQueue(exporter, environ, queued, _to_shown(config.find_url(environ)))
         provider.add_span_processor(self._queue)
         self._spans = Spans(provider.get_tracer("openclaw-gateway", __version__), with_content=with_content)
         self._spans.connect()
@@ -53,6 +60,12 @@ class Traces:
         """Make no more spans, and send those that wait, for two seconds at most."""
         self._spans.disconnect()
         self._queue.shutdown()
+
+
+def _to_shown(url: str) -> str:
+    """Return a URL without what may be secret in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _resource(config: OtelConfig, environ: Mapping[str, str]) -> Resource:
@@ -70,8 +83,9 @@ class _SpanQueue(SpanProcessor):
     would be a greenlet, and each child the gateway starts would run its parent's event loop.
     """
 
-    def __init__(self, exporter: OTLPSpanExporter, environ: Mapping[str, str], queued: int) -> None:
+    def __init__(self, exporter: OTLPSpanExporter, environ: Mapping[str, str], queued: int, endpoint: str) -> None:
         self._exporter = exporter
+        self._endpoint = endpoint
         self._queued = _positive(environ, "OTEL_BSP_MAX_QUEUE_SIZE", queued)
         self._at_once = min(_positive(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH_SPANS), self._queued)
         self._delay_seconds = _positive(environ, "OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS) / 1000
@@ -118,9 +132,10 @@ class _SpanQueue(SpanProcessor):
                 self._send_batch([self._waiting.popleft() for _ in range(count)])
 
     def _send_batch(self, spans: Sequence[ReadableSpan]) -> None:
+        self._messages.texts.clear()
         has_failed = self._exporter.export(spans) is not SpanExportResult.SUCCESS
         if has_failed and not self._has_failed:
-            logger.warning("Traces cannot be sent, and are lost: %s", self._messages.last)
+            logger.warning(_FAILED, self._endpoint, self._messages.cause)
         elif self._has_failed and not has_failed:
             logger.warning("Export of traces has recovered; %d spans were dropped", self._lost)
             self._lost = 0
@@ -138,14 +153,21 @@ class _Messages(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.last = ""
+        self.texts: list[str] = []
         self._logger = logging.getLogger(OTLPSpanExporter.__module__)
         self._logger.addFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep the message."""
-        self.last = record.getMessage()
+        self.texts.append(record.getMessage())
         return False
+
+    @property
+    def cause(self) -> str:
+        """Why the latest batch failed: its last message, and the failure that a retry before it names."""
+        *earlier, last = self.texts or ["unknown"]
+        failure = "".join(earlier[-1:]).partition(" encountered while")[0].removeprefix("Transient error ")
+        return f"{failure}. {last}" if failure else last
 
     def close(self) -> None:
         """Keep no more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -112,6 +113,27 @@ def test_call_of_tool_has_its_trace(
 ) -> None:
     assert client.post("/tools/invoke", json={"tool": tool}, headers=headers).status_code == status
     assert line_of(gateway, headers)["status"] == status
+
+
+def test_log_says_where_collector_is_missing_and_why(module_upstream: Upstream, tmp_path: Path) -> None:
+    config = stubbed_config(module_upstream.url)
+    config["diagnostics"] = {"otel": {"enabled": True}}
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://user:Marzipan7731@{address}/",
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+        }
+        with live_gateway(tmp_path, config, env=env) as gateway, gateway.client() as client:
+            ask(client, "hi")
+            until(lambda: "Traces cannot be sent" in gateway.output)
+            [line] = [one for one in gateway.output.splitlines() if "Traces cannot be sent" in one]
+    assert f"to http://{address}/v1/traces, and are lost: " in line
+    assert "Connection refused" in line
+    assert "diagnostics.otel.endpoint" in line
+    assert "Marzipan7731" not in line
 
 
 @pytest.mark.parametrize("status", [200, 401])

@@ -333,6 +333,8 @@ def test_failing_collector_is_logged_once_and_when_it_is_back(
             eventually(lambda: ask(client, "hi").is_success and bool(made.spans))
             eventually(lambda: "Export of traces has recovered" in gateway.output)
             assert gateway.output.count("Traces cannot be sent") == 1
+            assert f"Traces cannot be sent to {made.url}/v1/traces, and are lost: " in gateway.output
+            assert "code: 400" in gateway.output
             assert "opentelemetry" not in gateway.output
 
 
