@@ -257,6 +257,9 @@ def _to_run_accepted(run: Run, plan: RunPlan) -> RunAccepted:
 def _to_finished(run: Run, plan: RunPlan, end: RunEnded) -> RunFinished:
     accepted_at_ms, first_output_at_ms = run.accepted.accepted_at_ms, run.first_output_at_ms
     begun_at = (run.ended_at or run.accepted_at) if run.started_at_ms is None else run.started_at_ms / 1000
+    asks_model = plan.request.call is None
+    if not asks_model:
+        first_output_at_ms = None
     return RunFinished(
         run_id=run.id,
         session_key=plan.context_key or run.session_key,
@@ -264,13 +267,13 @@ def _to_finished(run: Run, plan: RunPlan, end: RunEnded) -> RunFinished:
         request_id=run.request_id,
         agent=run.agent_id,
         protocol=run.protocol,
-        model=run.model,
+        model=run.model if asks_model else None,
         outcome="ok" if end.error is None else end.error.code,
         queued_seconds=max(begun_at - run.accepted_at, 0.0),
         seconds=run.running_seconds if run.has_begun else None,
         first_output_seconds=None if first_output_at_ms is None else (first_output_at_ms - accepted_at_ms) / 1000,
         usage=run.usage,
-        model_calls=run.step,
+        model_calls=run.step if asks_model else 0,
         has_begun=run.has_begun,
         reason=None if end.error is None else _reason_of(end.error),
     )

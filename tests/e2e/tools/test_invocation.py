@@ -25,7 +25,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     directory = tmp_path_factory.mktemp("gateway")
     (directory / "note.txt").write_text("remember", encoding="utf-8")
     config = scripted_config()
-    config["gateway"]["http"]["endpoints"]["tools"] = {"enabled": True}
+    config["gateway"]["http"]["endpoints"] |= {"tools": {"enabled": True}, "metrics": {"enabled": True}}
     config["gateway"]["tools"] = {"deny": ["agents_list", "group:web"]}
     full = {"profile": "full", "byProvider": {"scripted": {"deny": ["find"]}}}
     config["agents"]["list"] = [
@@ -76,6 +76,19 @@ def test_call_returns_result_and_is_a_run(client: httpx.Client) -> None:
     assert (run["agent"], run["state"], run["model"]) == ("worker", "ok", "gateway/tool")
     listed = client.post(PATH, json={"name": "sessions_list", "args": None, "sessionKey": "agent:worker:desk"})
     assert "agent:worker:desk" not in result_of(listed)  # a call is no turn of its session
+
+
+def test_call_is_no_run_of_a_model_in_log_and_metrics(client: httpx.Client, gateway: LiveGateway) -> None:
+    run_id = call(client, "read", path="note.txt").headers["x-openclaw-run-id"]
+    [line] = until(lambda: [one for one in gateway.output.splitlines() if f"openclaw.run run={run_id} " in one])
+    assert "model_calls=0" in line
+    assert "model=" not in line
+    assert "first_output_ms=" not in line
+    figures = client.get("/metrics").text
+    done = 'openclaw_run_completed_total{agent="worker",model="",outcome="ok",provider="",trigger="http"}'
+    assert done in figures
+    assert 'provider="gateway"' not in figures
+    assert "openclaw_run_time_to_first_token_seconds_count{" not in figures
 
 
 @pytest.mark.parametrize("tool", ["find", "agents_list", "web_fetch", "nothing"])
