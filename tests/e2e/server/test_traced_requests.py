@@ -53,13 +53,13 @@ def headers() -> dict[str, str]:
     return {"x-request-id": f"of-{trace}", "traceparent": f"00-{trace}-{SPAN}-01"}
 
 
-def line_of(gateway: LiveGateway, headers: dict[str, str]) -> dict[str, Any]:
-    """Return the access line of the request with these headers, which has to name its trace."""
+def line_of(gateway: LiveGateway, headers: dict[str, str], logger: str = "access") -> dict[str, Any]:
+    """Return the line of the request with these headers, which has to name its trace."""
 
     def find() -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = [orjson.loads(line) for line in gateway.output.splitlines() if line[:1] == "{"]
-        found = [one for one in lines if one["logger"] == "openclaw.access"]
-        return [one for one in found if one["request_id"] == headers["x-request-id"]]
+        found = [one for one in lines if one["logger"] == f"openclaw.{logger}"]
+        return [one for one in found if one.get("request_id") == headers["x-request-id"]]
 
     line: dict[str, Any] = until(find)[0]
     assert line["trace_id"] == headers["traceparent"].split("-")[1]
@@ -105,6 +105,8 @@ def test_request_whose_client_hangs_up_has_its_trace(
         while model == "hang-midway" and b"Hello" not in received:
             received += connection.recv(4096)
     assert line_of(gateway, headers)["status"] == (200 if received else 499)
+    ended = line_of(gateway, headers, "run")
+    assert (ended["outcome"], ended["reason"]) == ("run_aborted", "The run was aborted.")
 
 
 @pytest.mark.parametrize(("tool", "status"), [("ls", 200), ("nosuchtool", 404)])
