@@ -185,7 +185,7 @@ async function carryOut(conversation, begun) {
   }
   if (chat.run !== run) return;
   shown.isLive = false;
-  if (error) shown.ending = toEnding({ state: isStop(error) ? "aborted" : error.status === 0 ? "interrupted" : "error", error });
+  if (error && hasContent(shown)) shown.ending = toEnding({ state: isStop(error) ? "aborted" : error.status === 0 ? "interrupted" : "error", error });
   Object.assign(chat, { run: null, hasEnded: true });
   concluded = conclude({ run, shown, conversation, before, error });
   await concluded;
@@ -198,20 +198,22 @@ async function conclude({ run, shown, conversation, before, error }) {
   const session = may("read") && run.runId ? await reload() : null;
   if (chat.id !== id || chat.run) return;
   const problem = chat.error;
-  const isSaid = shown.text !== "" || shown.steps.length > 0;
-  if (session ? session.messages.some((one) => one.run_id === run.runId) : isSaid && !isLost(problem)) {
+  if (session ? session.messages.some((one) => one.run_id === run.runId) : hasContent(shown) && !isLost(problem)) {
     const isShown = chat.messages.some(({ runId, ending }) => runId === run.runId && ending);
     const ownError = isShown ? null : error;
     const isRefusal = problem?.code === "missing_scope"; // of reading: the answer is there
     Object.assign(chat, { isStored: true, error: ownError ?? (isRefusal ? null : problem) });
     return;
   }
-  chat.messages = isSaid ? messages : before.messages;
+  chat.messages = hasContent(shown) ? messages : before.messages;
   chat.isStored = session ? session.messages.length > 0 : before.isStored && !isLost(problem);
   const isJoined = before.messages === conversation;
   chat.error = isJoined && error?.code === "run_events_gone" ? null : (error ?? problem);
   if (!isJoined) chat.failed = conversation;
 }
+
+/** @param {Shown} shown */
+const hasContent = ({ text, steps }) => text !== "" || steps.length > 0;
 
 /** @param {any} error */
 const isStop = (error) => error?.code === "run_aborted" || error?.name === "AbortError";

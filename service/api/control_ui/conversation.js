@@ -23,7 +23,7 @@ export function toEnding({ state, error = null, finish_reason: reason = null }) 
 /** Give the last message of each run why the run has no whole answer. @param {Shown[]} shown @param {Map<string, Ending>} endings by run */
 export function addEndings(shown, endings) {
   for (const [place, one] of shown.entries()) {
-    if (shown[place + 1]?.runId !== one.runId) one.ending = endings.get(one.runId) ?? null;
+    if (shown[place + 1]?.runId !== one.runId) one.ending = endings.get(one.runId);
   }
 }
 
@@ -93,7 +93,7 @@ export function addKnown(shown, known) {
     const seen = known.get(one.role + one.runId);
     if (!seen) continue;
     if (one.unreadable) Object.assign(one, { text: seen.text, pictures: seen.pictures, unreadable: false });
-    Object.assign(one, { reasoning: seen.reasoning, usage: seen.usage, ending: one.ending ?? seen.ending });
+    Object.assign(one, { reasoning: seen.reasoning, usage: seen.usage, ending: one.ending === undefined ? seen.ending : one.ending });
     for (const step of one.steps) step.ok = seen.steps.find(({ id }) => id === step.id)?.ok ?? null;
   }
 }

@@ -14,7 +14,7 @@ const BLANKS = /[^\S\ufeff\u2028\u2029]+/g;
  * chooses the look of a picture sign, are left to the text.
  */
 const HIDDEN =
-  /((?:(?![\n\t]|\r\n|(?<=\p{Extended_Pictographic})[\ufe0e\ufe0f])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}])+)/u;
+  /\p{Extended_Pictographic}[\ufe0e\ufe0f]|((?:(?![\n\t]|\r\n)[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}])+)/gu;
 
 /** Texts that were split lately, as the page is drawn again and again. @type {Map<string, string[]>} */
 const split = new Map();
@@ -63,7 +63,14 @@ export function shorten(text, length) {
 export function atHidden(text) {
   const known = split.get(text);
   if (known) return known;
-  const pieces = text.split(HIDDEN).map((piece, place) => (place % 2 ? Array.from(piece, toEscape).join("") : piece));
+  const pieces = [];
+  let from = 0;
+  for (const { 0: all, 1: hidden, index } of text.matchAll(HIDDEN)) {
+    if (!hidden) continue;
+    pieces.push(text.slice(from, index), Array.from(hidden, toEscape).join(""));
+    from = index + all.length;
+  }
+  pieces.push(text.slice(from));
   if (split.size === MOST_SPLIT) split.clear();
   split.set(text, pieces);
   return pieces;

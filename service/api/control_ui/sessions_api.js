@@ -22,11 +22,11 @@ export async function loadSession(key, branch) {
 }
 
 /**
- * Load a session as `loadSession` does, with `endings`: by id, those of its latest runs that have no whole answer.
+ * Load a session as `loadSession` does, with `endings`: by id, those of its latest runs, null for a whole answer.
  * @param {string} key @param {number} [branch]
  */
 export async function loadConversation(key, branch) {
   const listed = getJson("/v1/runs", { session_key: key, limit: PAGE }).catch(() => ({ data: [] })); // the messages count
   const [session, { data }] = await Promise.all([loadSession(key, branch), listed]);
-  return { ...session, endings: new Map(data.map((run) => [run.id, toEnding(run)]).filter(([, ending]) => ending)) };
+  return { ...session, endings: new Map(data.map((run) => [run.id, toEnding(run)])) };
 }

@@ -24,7 +24,7 @@ logger = logging.getLogger("openclaw.http")
 
 _CALLER_LEFT = 499  # nginx's status for it
 _LAST_READ_SECONDS = 0.25
-_WITHOUT_RUN = (401, 405)  # of the contract's errors; scripted models end runs with them
+_WITHOUT_RUN = (401, 405)  # statuses whose responses name no run, which a scripted model may end with all the same
 
 
 def run_headers(run: Run) -> list[tuple[str, str]]:

@@ -7,9 +7,9 @@ fit is lost.
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -64,8 +64,12 @@ class Traces:
 
 def _to_shown(url: str) -> str:
     """Return a URL without what may be secret in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return _without_queries(re.sub(r"//[^/?#]*@", "//", url))
+
+
+def _without_queries(text: str) -> str:
+    """Return a text without the queries of the addresses in it."""
+    return re.sub(r"\?\S*", "", text)
 
 
 def _resource(config: OtelConfig, environ: Mapping[str, str]) -> Resource:
@@ -167,7 +171,7 @@ class _Messages(logging.Filter):
         """Why the latest batch failed: its last message, and the failure that a retry before it names."""
         *earlier, last = self.texts or ["unknown"]
         failure = "".join(earlier[-1:]).partition(" encountered while")[0].removeprefix("Transient error ")
-        return f"{failure}. {last}" if failure else last
+        return _without_queries(f"{failure}. {last}" if failure else last)
 
     def close(self) -> None:
         """Keep no more."""

@@ -53,6 +53,7 @@ class LocalAgentClient:
     def __init__(self, locations: Locations) -> None:
         self._locations = locations
         self._traces: Traces | None = None
+        self._log = GatewayLog(locations.state_dir, console=False, with_process=True)
         self._interrupted = False
         self._interrupt: Callable[[], None] = lambda: None
 
@@ -61,7 +62,7 @@ class LocalAgentClient:
         logging.basicConfig(level=logging.ERROR)  # the command reports failures itself
         config = self._config()
         if config.logging.file is not None:
-            GatewayLog(self._locations.state_dir, console=False, with_process=True).apply(config.logging)
+            self._log.apply(config.logging)
         self._open_traces(config)
         try:
             gateway = open_gateway(config, self._locations, os.environ)

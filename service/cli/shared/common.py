@@ -175,4 +175,5 @@ def _without_controls(text: str, kept: str = "") -> str:
 
 
 def _is_harmless(char: str) -> bool:
-    return char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"
+    # Unassigned ones are those of a newer Unicode, and private ones pictures of a font.
+    return char.isprintable() or char in "\n\t" or unicodedata.category(char) in ("Zs", "Cn", "Co")

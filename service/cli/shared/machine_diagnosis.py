@@ -40,6 +40,10 @@ class Finding:
 def check_disk(state_dir: Path) -> Iterator[Finding]:
     """Check that the state directory can be written, and has room."""
     place = _existing(state_dir)
+    if not place.exists():
+        text = f"{place} is a link to nothing"
+        yield Finding("disk", "error", text, "Create what it links to, or set OPENCLAW_STATE_DIR to a directory.")
+        return
     free, files = shutil.disk_usage(place).free, os.statvfs(place)
     shown = f"{free / 2**30:.1f} GiB free for {state_dir}"
     remedy = "Free space, or set OPENCLAW_STATE_DIR to another disk."

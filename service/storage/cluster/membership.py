@@ -157,14 +157,15 @@ class Membership:
         self._seen: dict[str, tuple[int, int]] = {}  # id -> last heartbeat, number of checks without a new one
         self._interrupted: list[RunFinished] = []  # and not reported yet
         self._reports = False
+        self._evicts = True
         self._left = Event()
         self._left.set()
 
     def join(self, *, evicts: bool = True) -> None:
-        """Become a member, and evict gateways that are certainly dead if this one `evicts`. Raises `StoreError`."""
+        """Become a member, one that `evicts` dead gateways or leaves that to others. Raises `StoreError`."""
+        self._evicts = evicts
         self._register()
-        if evicts:
-            self._check_peers()
+        self._check_peers()
         self._left.clear()
         spawn(self._send_heartbeats)
 
@@ -244,6 +245,8 @@ class Membership:
         self._check_peers()
 
     def _check_peers(self) -> None:
+        if not self._evicts:
+            return
         seen: dict[str, tuple[int, int]] = {}
         for row in self._database.fetch(_OTHERS, {"own_id": self.id}):
             beat, misses = self._seen.get(row.id, (row.beat, 0))

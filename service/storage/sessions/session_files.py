@@ -88,7 +88,9 @@ def _to_session(number: int, line: Mapping[str, Any]) -> ImportedSession:
         last_run_id=line["last_run_id"],
         usage=_to_usage(line["usage"]),
         stateless=line["stateless"],
-        least_messages=max([line.get("message_count", 0), *(one["index"] + 1 for one in line.get("branches", ()))]),
+        least_messages=max(
+            int(line.get("message_count") or 0), *(one["index"] + 1 for one in line.get("branches", ())), 0
+        ),
     )
 
 

@@ -28,7 +28,7 @@ class HiddenFiles:
     """
 
     def __init__(self, paths: Iterable[Path | str] = ()) -> None:
-        named = {_with_real_parent(path) for path in map(str, paths)}
+        named = {_with_real_parent(path) for path in map(str, map(Path, paths))}
         #: The real paths.
         self.paths = tuple(sorted({os.path.realpath(path) if os.path.islink(path) else path for path in named}))
         self._places = frozenset(map(os.path.split, (*self.paths, *named)))

@@ -224,9 +224,10 @@ def test_every_warning_has_a_remedy_and_unused_providers_are_named(home: Home) -
 
 def test_state_directory_that_is_a_file_is_named_as_such(home: Home) -> None:
     home.write(scripted_config())
-    file = home.directory / "file"
+    file, link = home.directory / "file", home.directory / "link"
     file.write_text("")
-    for place in (file, file / "below"):
+    link.symlink_to("nowhere")
+    for place, problem in ((file, "not a directory"), (file / "below", "not a directory"), (link, "a link to nothing")):
         found = findings(
             home.run(
                 "doctor",
@@ -237,4 +238,4 @@ def test_state_directory_that_is_a_file_is_named_as_such(home: Home) -> None:
             )
         )
         assert found["disk"][0] == "error"
-        assert f"{file} is not a directory" in found["disk"][1]
+        assert f"{link if place == link else file} is {problem}" in found["disk"][1]

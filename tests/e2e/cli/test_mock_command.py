@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,8 @@ def test_arguments_and_endpoints(openclaw_mock):
 
 def run_pytest(text: str, directory: Path) -> str:
     (directory / "test_documented.py").write_text(text, encoding="utf-8")
-    plugins = ("no:cacheprovider", "no:openclaw", "service.server.pytest_plugin")  # not the one that is installed
+    shutil.copy(ROOT / "service/server/pytest_plugin.py", directory / "own_plugin.py")
+    plugins = ("no:cacheprovider", "no:openclaw", "own_plugin")  # not the one that is installed
     command = [sys.executable, "-m", "pytest", "-q", *(word for name in plugins for word in ("-p", name))]
     environment = {**os.environ, "OPENCLAW_GATEWAY_TOKEN": "of another gateway"}
     ended = subprocess.run(

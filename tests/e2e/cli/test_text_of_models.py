@@ -23,8 +23,8 @@ PIECES = (
     " \x9b2J\x85 \x08\x7f",
     " \u202eb\u200b",
 )
-#: What needs no cleaning: joined letters, a joined emoji, blanks of typography.
-HARMLESS = " می\u200cشود \U0001f469\u200d\U0001f4bb a\u00a0b\u3000c\td\n"
+#: What needs no cleaning: joined letters, a joined emoji, blanks of typography, a new emoji, a picture of a font.
+HARMLESS = " می\u200cشود \U0001f469\u200d\U0001f4bb a\u00a0b\u3000c\td \U0001fae8\ue0b0\n"
 TEXT = "".join(PIECES) + HARMLESS
 INTERPRETED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202e]")
 

@@ -117,14 +117,23 @@ def test_call_of_tool_has_its_trace(
     assert line_of(gateway, headers)["status"] == status
 
 
-def test_log_says_where_collector_is_missing_and_why(module_upstream: Upstream, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "url", "shown"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:Marzipan7731@{address}/", "http://{address}/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://{address}/t?key=Marzipan7731", "http://{address}/t"),
+    ],
+)
+def test_log_says_where_collector_is_missing_and_why(
+    module_upstream: Upstream, tmp_path: Path, name: str, url: str, shown: str
+) -> None:
     config = stubbed_config(module_upstream.url)
     config["diagnostics"] = {"otel": {"enabled": True}}
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # and does not listen
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         env = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://user:Marzipan7731@{address}/",
+            name: url.format(address=address),
             "OTEL_BSP_SCHEDULE_DELAY": "50",
             "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
         }
@@ -132,7 +141,7 @@ def test_log_says_where_collector_is_missing_and_why(module_upstream: Upstream, 
             ask(client, "hi")
             until(lambda: "Traces cannot be sent" in gateway.output)
             [line] = [one for one in gateway.output.splitlines() if "Traces cannot be sent" in one]
-    assert f"to http://{address}/v1/traces, and are lost: " in line
+    assert f"to {shown.format(address=address)}, and are lost: " in line
     assert "Connection refused" in line
     assert "diagnostics.otel.endpoint" in line
     assert "Marzipan7731" not in line

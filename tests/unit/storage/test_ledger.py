@@ -235,6 +235,18 @@ def begin_in_dead_process(gateway: Transcripts, *run_ids: str) -> None:
     gateway.storage.membership.id = own_id
 
 
+def test_member_that_does_not_evict_leaves_dead_processes_to_others(ann: Transcripts) -> None:
+    member = ann.storage.membership
+    begin_in_dead_process(ann, "a")
+    member.leave()
+    member.join(evicts=False)
+    member._check_peers()  # as every heartbeat does
+    assert state_of(ann, "a") is RunState.RUNNING
+    member.leave()
+    member.join()
+    assert state_of(ann, "a") is RunState.INTERRUPTED
+
+
 def test_runs_of_dead_process_are_reported_once_by_who_finds_it(
     ann: Transcripts, ben: Transcripts, database_url: str | None, tmp_path: Path
 ) -> None:

@@ -219,8 +219,11 @@ def test_root_directory_as_workspace_does_not_show_environments(home: Home) -> N
     assert "proc/" not in root.use("ls").splitlines()
 
 
-@pytest.mark.parametrize("named", [".openclaw", ".openclaw/logs/..", "link", "link/logs/..", "through/.openclaw"])
+@pytest.mark.parametrize(
+    "named",
+    [".openclaw", ".openclaw/", ".openclaw/.", ".openclaw/logs/..", "link", "link/logs/..", "through/.openclaw"],
+)
 def test_a_directory_is_known_by_its_real_path(home: Home, named: str) -> None:
     (home.path / "link").symlink_to(".openclaw")
     (home.path / "through").symlink_to(".")
-    assert HiddenFiles([home.path / named]).paths == (str(home.state.resolve()),)
+    assert HiddenFiles([f"{home.path}/{named}"]).paths == (str(home.state.resolve()),)
