@@ -69,21 +69,24 @@ RESPONSE_STREAM = {
         },
     },
 }
-_STREAMS = {"RunStreamEvent": RUN_STREAM, "ResponseStreamEvent": RESPONSE_STREAM, "StreamEvent": CHAT_STREAM}
 
 
 def to_streaming_document(document: Mapping[str, Any]) -> dict[str, Any]:
     """`document` (OpenAPI 3.0) as OpenAPI 3.2, with schemas for event streams and the data of their events."""
     derived: dict[str, Any] = _translate(document)
     derived["openapi"] = "3.2.0"
-    for item in derived["paths"].values():
+    for path, item in derived["paths"].items():
         for operation in item.values():
             for response in operation["responses"].values():
-                stream = response.get("content", {}).get("text/event-stream")
-                if stream is not None:
-                    name = stream["schema"]["$ref"].rpartition("/")[2]
-                    response["content"]["text/event-stream"] = _STREAMS[name]
+                if "text/event-stream" in response.get("content", {}):
+                    response["content"]["text/event-stream"] = _stream_of(path)
     return derived
+
+
+def _stream_of(path: str) -> dict[str, Any]:
+    if path.startswith("/v1/responses"):
+        return RESPONSE_STREAM
+    return RUN_STREAM if path.endswith("/events") else CHAT_STREAM
 
 
 def _translate(node: Any) -> Any:
