@@ -274,7 +274,7 @@ class Membership:
 
 
 def _to_finished(row: sa.Row[Any]) -> RunFinished:
-    """Return the end of an interrupted run, as far as its row tells."""
+    """Return the end of an interrupted run, as far as its row has it."""
     begun_at_ms = row.ended_at_ms if row.started_at_ms is None else row.started_at_ms
     first_output_ms = None if row.first_output_at_ms is None else row.first_output_at_ms - row.accepted_at_ms
     return RunFinished(
