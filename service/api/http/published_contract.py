@@ -23,14 +23,10 @@ _INTERNAL_KEYS = frozenset(
 )
 _EVENT_KEYS = frozenset({"x-content-schema", "x-end"})
 _NULL = {"type": "null"}
-#: What is added to the requests of an operation that answers in both forms.
-_FORMS = {
-    "JsonRequest": {"type": "object", "properties": {"stream": {"enum": [False, None]}}},
-    "StreamRequest": {
-        "type": "object",
-        "required": ["stream"],
-        "properties": {"stream": {"type": "boolean", "const": True}},
-    },
+_STREAM_REQUEST = {
+    "type": "object",
+    "required": ["stream"],
+    "properties": {"stream": {"type": "boolean", "const": True}},
 }
 
 
@@ -111,7 +107,7 @@ def _derive(contract: Mapping[str, Any], version: str, to_stream: Callable[[Any,
     document = _to_2020_12(_to_public(contract, _INTERNAL_KEYS), _null_components(contract))
     document["openapi"] = version
     document["paths"] = dict(_split(document["paths"]))
-    document["components"]["schemas"] |= _FORMS
+    document["components"]["schemas"]["StreamRequest"] = _STREAM_REQUEST
     for response, content in _streams_of(document["paths"]):
         response["content"][_STREAM] = to_stream(content["schema"], content["example"])
     return dict(document)
@@ -267,11 +263,12 @@ def _one_form(operation: Mapping[str, Any], media_type: str) -> dict[str, Any]:
         parameters = [one for one in operation["parameters"] if one.get("name") not in ("stream", "starting_after")]
         return {**operation, "parameters": parameters, "responses": responses}
     streamed = media_type == _STREAM
-    body, form = operation["requestBody"], "StreamRequest" if streamed else "JsonRequest"
+    body = operation["requestBody"]
     request = body["content"][_JSON]
     examples = request["examples"].items()
+    schema = {"allOf": [request["schema"], {"$ref": f"{_PREFIX}StreamRequest"}]} if streamed else request["schema"]
     request = {
-        "schema": {"allOf": [request["schema"], {"$ref": _PREFIX + form}]},
+        "schema": schema,
         "examples": {name: one for name, one in examples if one["value"].get("stream", False) is streamed},
     }
     return {**operation, "requestBody": body | {"content": {_JSON: request}}, "responses": responses}

@@ -113,15 +113,6 @@ def test_json_and_stream_are_operations_of_their_own(derive: Derive) -> None:
 
 
 @DERIVED
-def test_json_form_refuses_stream(derive: Derive) -> None:
-    document = derive(load_contract())
-    schema = document["paths"][CHAT]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    asked = {"messages": [{"role": "user", "content": "hi"}]}
-    assert all(is_valid(document, schema, asked | more) for more in ({}, {"stream": False}, {"stream": None}))
-    assert not is_valid(document, schema, asked | {"stream": True})
-
-
-@DERIVED
 def test_operation_whose_query_chooses_the_form_has_json_only(derive: Derive) -> None:
     paths = derive(load_contract())["paths"]
     operation = paths["/v1/responses/{response_id}"]["get"]
