@@ -120,8 +120,7 @@ def parse_config(data: object) -> tuple[Config, tuple[str, ...]]:
     except ValidationError as error:
         raise ConfigError([*problems, *describe_failures(error)]) from None
     sandboxes = config.agents.sandbox_problems(data.get("agents") or {}, is_off=config.tools.exec.sandbox == "off")
-    is_set = "port" in config.gateway.model_fields_set  # else it may be set elsewhere, which the start looks at
-    conflicts = config.gateway.find_port_conflicts(config.gateway.port) if is_set else ()
+    conflicts = config.gateway.find_port_conflicts(config.gateway.port)
     problems = (*problems, *conflicts, *config.agents.unknown_aliases(), *dict.fromkeys(sandboxes))
     if problems:
         raise ConfigError(problems)
