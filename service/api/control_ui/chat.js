@@ -71,6 +71,11 @@ function leave() {
 export async function open(key, branch) {
   begin();
   Object.assign(chat, { key, isLoading: true });
+  await openAgain(branch);
+}
+
+/** Load what is open, and follow the run that goes on in it. @param {number} [branch] */
+async function openAgain(branch) {
   const session = await reload(branch);
   if (branch === undefined && session?.active_run_ids.length) join(session.active_run_ids[0]);
 }
@@ -103,13 +108,16 @@ function show(session) {
 
 onEvent((name, payload) => {
   if (name === "sessions.changed") catchUp(payload.sessionKey);
-  else if (name === "unwatched") lookAgain();
+  else if (name === "unwatched" || name === "open") lookAgain();
 });
 
-/** Catch up if the session was used since it was loaded: all of it is loaded only then. */
+/** Catch up if the session was used since it was loaded: all of it is loaded only then, or if the gateway was not reached. */
 async function lookAgain() {
+  await concluded;
   const { key, use } = chat;
-  if (!may("read") || chat.run || !chat.isStored) return;
+  if (!may("read") || chat.run || !key) return;
+  if (chat.error?.status === 0 && !chat.failed) return openAgain();
+  if (!chat.isStored) return;
   const session = await getJson(sessionPath(key), { limit: 1 }).catch(() => null);
   if (session && chat.key === key && useOf(session) !== use) await catchUp(key);
 }

@@ -118,6 +118,56 @@ def test_conversation_that_goes_on_elsewhere_is_shown_without_a_websocket(stage:
     assert answers(page) == ["one", "one | two"]
 
 
+#: Has the page neither a WebSocket nor an answer to a request while `isAway` is true, as if the gateway restarted.
+BREAKABLE = """{
+  const [Socket, request, sockets] = [WebSocket, fetch, []];
+  let isGone = false;
+  window.WebSocket = class extends Socket {
+    constructor(url) { super(isGone ? `${url}healthz` : url); sockets.push(this); }
+  };
+  window.fetch = (...given) => (isGone ? Promise.reject(new TypeError("gone")) : request(...given));
+  Object.defineProperty(window, "isAway", { set(value) { isGone = value; if (value) sockets.at(-1).close(); } });
+}"""
+
+
+@contextmanager
+def breakable(page: Page) -> Iterator[None]:
+    """Have the pages that are loaded in the block cut off where a test sets `isAway`."""
+    added = page.send("Page.addScriptToEvaluateOnNewDocument", source=BREAKABLE)
+    try:
+        yield
+    finally:
+        page.send("Page.removeScriptToEvaluateOnNewDocument", **added)
+
+
+def test_conversation_that_went_on_while_the_gateway_was_away_is_shown(stage: Stage) -> None:
+    page = stage.page
+    with breakable(page):
+        stage.sign_in()
+        ask(page, "one")
+        page.evaluate("isAway = true")
+        page.wait_for_text("Connecting")
+        go_on_elsewhere(stage, page)
+        page.evaluate("isAway = false")
+        page.wait("document.querySelectorAll('.answer').length == 2")
+
+
+def test_conversation_that_could_not_be_opened_is_shown_when_the_gateway_is_back(stage: Stage) -> None:
+    page = stage.page
+    with breakable(page):
+        stage.sign_in()
+        ask(page, "one")
+        conversation = page.evaluate("location.hash")
+        page.evaluate("location.hash = '#/chat'")
+        page.wait("!document.querySelector('.answer')")
+        page.evaluate("isAway = true")
+        page.evaluate(f"location.hash = '{conversation}'")
+        page.wait_for_text("The gateway cannot be reached.")
+        page.evaluate("isAway = false")
+        page.wait("document.querySelector('.answer')")
+        assert "cannot be reached" not in page.text()
+
+
 def test_stopped_answer_keeps_what_was_said(stage: Stage) -> None:
     page = stage.sign_in()
     page.fill("#message", "hold on")
