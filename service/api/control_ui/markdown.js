@@ -74,7 +74,18 @@ export class MarkdownView {
     this.text = text;
     this.isComplete = isComplete;
     const start = this.blocks.slice(0, settled).reduce((length, { raw }) => length + raw.length, 0);
-    this.replace(settled, new Lexer({ gfm: true, breaks: true }).lex(text.slice(start)));
+    try {
+      this.replace(settled, new Lexer({ gfm: true, breaks: true }).lex(text.slice(start)));
+    } catch {
+      this.showAsWritten(text); // thousands of levels of quotes or lists are more than the stack holds
+    }
+  }
+
+  /** @param {string} text */
+  showAsWritten(text) {
+    const written = Object.assign(document.createElement("p"), { className: "written", textContent: text, dir: "auto" });
+    this.element.replaceChildren(written);
+    this.blocks = [{ raw: text, nodes: [written] }];
   }
 
   /** @param {number} from @param {any} tokens */

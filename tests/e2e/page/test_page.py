@@ -299,6 +299,15 @@ def test_words_in_angle_brackets_are_shown(stage: Stage) -> None:
     assert page.evaluate("document.querySelectorAll('.markdown :is(div, b)').length") == 1
 
 
+@pytest.mark.parametrize("mark", ["> ", "- "])
+def test_answer_nested_deeper_than_can_be_drawn_is_shown_as_written(stage: Stage, mark: str) -> None:
+    page = stage.sign_in()
+    ask(page, f"say {mark * 5000}deep")
+    assert answers(page) == [f"{mark * 5000}deep"]
+    ask(page, "say **bold**")
+    assert answers(page)[1] == "bold"
+
+
 def test_text_runs_from_right_to_left_where_its_script_does(stage: Stage) -> None:
     page = stage.sign_in()
     ask(page, "say - \u05e9\u05dc\u05d5\u05dd.")
