@@ -12,7 +12,7 @@ const LABELS = { "allow-once": "Allow once", "allow-session": "Allow in this ses
 const POLL_MS = 10_000;
 
 const pending = new Loaded(() => getJson("/v1/approvals", { limit: 100 }));
-/** @type {Error|null} */
+/** Why a decision on a call of a run was not taken. @type {{runId: string, error: Error}|null} */
 let refusal = null;
 let timer = 0;
 
@@ -38,36 +38,40 @@ export const approvalsPanel = {
     refusal = null;
   },
   badge: () => pending.value?.data.length ?? 0,
-  clear: () => pending.clear(),
+  clear() {
+    pending.clear();
+    refusal = null;
+  },
   view: () => html`<section class="page"><header class="bar"><h1>Approvals</h1></header>
-    ${refusal ? errorNote(refusal) : nothing}
+    ${refusal ? errorNote(refusal.error) : nothing}
     ${pending.view(({ data }) => (data.length ? html`<div class="cards">${data.map(card)}</div>` : nobodyWaits()))}</section>`,
 };
 
 const nobodyWaits = () => html`<div class="empty"><h2>Nothing waits for you</h2>
   <p>Tool calls that need a person's consent appear here and in their chat.</p></div>`;
 
-/** Show the pending approvals of a run. @param {string} runId */
-export const approvalsOf = (runId) => (pending.value?.data ?? []).filter((one) => one.run_id === runId).map(card);
+/** Show the pending approvals of a run, and why the last decision on one was not taken. @param {string} runId */
+export const approvalsOf = (runId) => html`${refusal?.runId === runId ? errorNote(refusal.error) : nothing}
+  ${(pending.value?.data ?? []).filter((one) => one.run_id === runId).map(card)}`;
 
 /** @param {any} approval */
 function card(approval) {
-  const { id, tool, agent, decisions, created_at: created, expires_at: expires } = approval;
+  const { id, tool, agent, decisions, run_id: runId, created_at: created, expires_at: expires } = approval;
   return html`<article class="card approval">
     <p><strong>${agent}</strong> wants to use <code>${visible(tool)}</code> <span class="faint">asked ${ago(created)}, until ${time(expires)}</span></p>
     <pre tabindex="0">${visible(pretty(approval.arguments))}</pre>
     <div class="row">${decisions.map((decision) => html`<button type="button" class=${decision === "deny" ? "" : decision === "allow-once" ? "main" : ""}
-      @click=${() => decide(id, decision)}>${LABELS[decision] ?? decision}</button>`)}</div>
+      @click=${() => decide(id, runId, decision)}>${LABELS[decision] ?? decision}</button>`)}</div>
   </article>`;
 }
 
-/** @param {string} id @param {string} decision */
-async function decide(id, decision) {
+/** @param {string} id @param {string} runId @param {string} decision */
+async function decide(id, runId, decision) {
   refusal = null;
   try {
     await postJson(`/v1/approvals/${encodeURIComponent(id)}`, { decision });
   } catch (error) {
-    refusal = /** @type {Error} */ (error);
+    refusal = { runId, error: /** @type {Error} */ (error) };
   }
   await pending.refresh();
   redraw();

@@ -176,7 +176,7 @@ function answerMessage(one, place) {
     ${one.unreadable ? html`<p class="note">This answer is too long to be shown.</p>` : nothing}
     ${one.text ? markdown(one, one.text, !one.isLive) : nothing}
     ${isWaiting ? html`<p class="pause"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
-    ${one.isLive ? approvalsOf(chat.run?.runId ?? "") : nothing}
+    ${approvalsOf(one.runId)}
     ${one.isLive && chat.run?.note ? html`<p class="note" role="status">${chat.run.note}</p>` : nothing}
     ${endingMark(one)}
     ${one.isLive ? nothing : answerActions(one, place)}

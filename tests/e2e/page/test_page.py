@@ -521,6 +521,20 @@ def test_approval_is_decided_in_the_chat_that_waits_for_it(stage: Stage) -> None
     page.wait("!document.querySelector('.badge')")
 
 
+def test_decision_that_comes_too_late_is_answered_in_the_chat(stage: Stage) -> None:
+    page = stage.sign_in()
+    choose_asker(page)
+    page.fill("#message", "think first")
+    page.press("Enter")
+    page.wait("window.late = document.querySelector('.approval button:last-child')")
+    with stage.gateway.client() as client:
+        [approval] = client.get("/v1/approvals").json()["data"]
+        decided = client.post(f"/v1/approvals/{approval['id']}", json={"decision": "allow-once"})
+    assert decided.status_code == 200
+    page.evaluate("late.click()")
+    page.wait("document.querySelector('.answer [role=alert]')?.innerText.includes('approval_closed')")
+
+
 def unseen(page: Page, selector: str) -> list[str]:
     """The escapes that are marked in the first element of `selector`; no character of the kind may be left in it."""
     page.wait(f"document.querySelector('{selector} .escape')")
