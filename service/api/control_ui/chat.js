@@ -8,6 +8,9 @@ import { loadConversation } from "./sessions_api.js";
 import { may, onEvent } from "./socket.js";
 
 const SHOWN = { "x-openclaw-events": "reasoning,tools" };
+const BROKEN = "The connection was lost. Reconnecting…";
+const WAITS = { queued: "Waiting for another run to end.", waiting: "A tool call waits for the decision of a person who may approve it." };
+const LOOK_MS = 3000;
 const RECONNECT_SECONDS = [0.5, 1, 2, 3, 5, 5, 5, 5, 5, 5, 5, 5];
 
 /** @typedef {import("./conversation.js").Shown} Shown */
@@ -32,7 +35,7 @@ export const chat = {
   /** Whether a run has ended since the conversation was opened. */ hasEnded: false,
   /** @type {any} */ error: null,
   /** A conversation whose last message was not answered. @type {Shown[]|null} */ failed: null,
-  /** @type {{runId: string, after: number, note: string, isStopping: boolean, control: AbortController}|null} */ run: null,
+  /** @type {{runId: string, after: number, looked: number, note: string, isStopping: boolean, control: AbortController}|null} */ run: null,
   /** Changes with each conversation. */ id: 0,
 };
 
@@ -181,7 +184,7 @@ function join(runId) {
 async function carryOut(conversation, begun) {
   const before = { messages: chat.messages, isStored: chat.isStored };
   const shown = message("assistant", { isLive: true });
-  const run = { runId: "", after: 0, note: "", isStopping: false, control: new AbortController() };
+  const run = { runId: "", after: 0, looked: -1, note: "", isStopping: false, control: new AbortController() };
   Object.assign(chat, { messages: [...conversation, shown], run, error: null, failed: null });
   redraw();
   /** @type {any} */
@@ -276,7 +279,7 @@ const streamPath = ({ runId, after }) => `/v1/runs/${encodeURIComponent(runId)}/
 
 /** @param {any} run @returns {Promise<Response>} */
 async function resume(run) {
-  run.note = "The connection was lost. Reconnecting…";
+  run.note = BROKEN;
   redraw();
   for (const seconds of RECONNECT_SECONDS) {
     await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
@@ -288,6 +291,21 @@ async function resume(run) {
   }
   throw new ApiError(0, { message: UNREACHABLE });
 }
+
+/** While nothing comes, find out what the run waits for. */
+async function findWait() {
+  const { run } = chat;
+  if (!run?.runId || !may("read") || run.note === BROKEN) return;
+  const { after, looked } = run;
+  run.looked = after;
+  if (after !== looked) return;
+  const { state } = await getJson(`/v1/runs/${encodeURIComponent(run.runId)}`).catch(() => ({ state: "" }));
+  if (run.after !== after || run.note === BROKEN) return;
+  run.note = WAITS[/** @type {"queued"} */ (state)] ?? "";
+  redraw();
+}
+
+setInterval(findWait, LOOK_MS);
 
 /** @param {any} run @param {Shown} shown @param {any} chunk */
 function take(run, shown, chunk) {

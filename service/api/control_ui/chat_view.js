@@ -177,7 +177,7 @@ function answerMessage(one, place) {
     ${one.text ? markdown(one, one.text, !one.isLive) : nothing}
     ${isWaiting ? html`<p class="pause"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
     ${approvalsOf(one.runId)}
-    ${one.isLive && chat.run?.note ? html`<p class="note" role="status">${chat.run.note}</p>` : nothing}
+    ${one.isLive && chat.run?.note ? html`<p class="note">${chat.run.note}</p>` : nothing}
     ${endingMark(one)}
     ${one.isLive ? nothing : answerActions(one, place)}
   </article>`;
@@ -231,7 +231,7 @@ function composer() {
       ${chat.run ? html`<button class="main round" type="button" aria-label="Stop" title="Stop" ?disabled=${chat.run.isStopping} @click=${stop}>${icon("stop")}</button>`
         : html`<button class="main round" aria-label="Send" title="Send" ?disabled=${isBlocked || isEmpty()}>${icon("send")}</button>`}
     </div>
-    <p class="hidden" role="status">${chat.run ? "The agent is answering." : announcement()}</p>
+    <p class="hidden" role="status">${chat.run ? chat.run.note || "The agent is answering." : announcement()}</p>
   </form>`;
 }
 

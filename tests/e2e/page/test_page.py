@@ -521,6 +521,20 @@ def test_approval_is_decided_in_the_chat_that_waits_for_it(stage: Stage) -> None
     page.wait("!document.querySelector('.badge')")
 
 
+def test_run_that_waits_for_the_decision_of_somebody_else_says_so(stage: Stage) -> None:
+    page = stage.sign_in(stage.keys["write"])
+    choose_asker(page)
+    page.fill("#message", "think first")
+    page.press("Enter")
+    page.wait("document.querySelector('.answer .note')?.innerText.startsWith('A tool call waits')")
+    assert page.evaluate(STATUS).startswith("A tool call waits")
+    with stage.gateway.client() as client:
+        [approval] = client.get("/v1/approvals").json()["data"]
+        client.post(f"/v1/approvals/{approval['id']}", json={"decision": "deny"})
+    page.wait(IS_OVER.format(1))
+    assert not page.evaluate("document.querySelector('.answer .note')")
+
+
 def test_decision_that_comes_too_late_is_answered_in_the_chat(stage: Stage) -> None:
     page = stage.sign_in()
     choose_asker(page)
