@@ -98,12 +98,25 @@ function skip(event) {
   document.getElementById("main")?.focus();
 }
 
+/** What had the focus last, within the panels. @type {any} */
+let focused = null;
+
+/** Keep those who use a keyboard in their place when what had the focus is gone: in the chat that is its message. */
+function keepFocus() {
+  if (state !== "in" || document.activeElement !== document.body || !focused || (focused.isConnected && !focused.disabled)) return;
+  const field = /** @type {HTMLTextAreaElement|null} */ (document.getElementById("message"));
+  const isTyping = field && !field.disabled && !matchMedia("(pointer: coarse)").matches; // touch screens would show their keyboard
+  (isTyping ? field : document.getElementById("main"))?.focus({ preventScroll: true });
+}
+
 const root = /** @type {HTMLElement} */ (document.getElementById("app"));
 drawWith(() => {
   const waiting = approvalsPanel.badge();
   document.title = `${waiting ? `(${waiting}) ` : ""}${state === "in" ? `${panel.label} · ` : ""}OpenClaw Gateway`;
   render(view(), root);
+  keepFocus();
 });
+root.addEventListener("focusin", ({ target }) => (focused = state === "in" ? target : null));
 onRefused((error) => state === "in" && leave(error));
 signIn.done = enter;
 addEventListener("hashchange", route);

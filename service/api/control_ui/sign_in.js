@@ -36,6 +36,7 @@ async function submit(event) {
   Object.assign(signIn, { error: null, isBusy: true });
   redraw();
   if (await isKnown()) await signIn.done();
+  else field.select();
   signIn.isBusy = false;
   redraw();
 }
@@ -44,7 +45,7 @@ export const signInView = () => html`<main class="sign-in"><form @submit=${submi
   <h1>OpenClaw Gateway</h1>
   <label for="secret">Token, password or API key</label>
   <input id="secret" name="secret" type="password" autocomplete="current-password" required
-    aria-describedby="secret-help" ?disabled=${signIn.isBusy}>
+    aria-describedby="secret-help" ?readonly=${signIn.isBusy}>
   <p id="secret-help" class="faint">It is kept in this tab until you close it. The operator finds the token with
     <code>openclaw config get gateway.auth.token</code> and makes keys with <code>openclaw keys create</code>.</p>
   ${signIn.error ? errorNote(signIn.error) : nothing}

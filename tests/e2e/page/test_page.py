@@ -734,6 +734,46 @@ def test_answer_of_a_gateway_that_is_killed_ends_in_the_words_of_the_next(
         assert answers(page) == ["hold the line"]
 
 
+FOCUS = "(document.activeElement.ariaLabel || document.activeElement.id)"
+
+
+def press_on(page: Page, selector: str) -> None:
+    """Press Enter on an element, as those do who use no pointer."""
+    page.wait(f"document.querySelector({json.dumps(selector)})?.disabled === false")
+    page.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
+    page.press("Enter")
+
+
+def test_focus_stays_in_the_chat_when_what_had_it_is_gone(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.fill("#message", "hold on")
+    page.press("Enter")
+    page.wait("document.querySelector('.answer .markdown')")
+    press_on(page, "[aria-label=Stop]")
+    page.wait(f"{FOCUS} === 'Message'")
+    page.wait(IS_OVER.format(1))
+    ask(page, "one")
+    press_on(page, "article:last-of-type [aria-label='Ask again']")
+    page.wait(f"{FOCUS} === 'Message'")
+    page.wait("document.querySelector('.branches')")
+    press_on(page, "[aria-label='Edit message']")
+    page.wait("document.activeElement.closest('.editing')")
+    page.press("Escape")
+    page.wait(f"{FOCUS} === 'Message'")
+
+
+def test_focus_stays_in_the_field_when_a_secret_is_refused(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.click(".foot button")
+    page.fill("#secret", "wrong")
+    page.press("Enter")
+    page.wait_for_text("invalid_api_key")
+    page.wait(f"{FOCUS} === 'secret'")
+    page.send("Input.insertText", text=TOKEN)
+    page.press("Enter")
+    page.wait("document.querySelector('nav')")
+
+
 def test_everything_is_reached_with_the_keyboard(stage: Stage) -> None:
     page = stage.page
     page.open(f"{stage.gateway.url}/")
