@@ -44,8 +44,13 @@ function tame(node) {
   }
 }
 
-/** Shows markup that does not pass as it is written, so that nothing of `List<String>` or `<your name>` gets lost. */
+/** Shows markup that does not pass as it is written, so that nothing of `List<String>` or `<your name>` gets lost, and boxes of tasks as signs. */
 class Written extends Renderer {
+  /** @param {any} token */
+  checkbox({ checked }) {
+    return checked ? "☑ " : "☐ ";
+  }
+
   /** @param {any} token */
   html({ text, block }) {
     if (!FOREIGN.test(text)) return text;

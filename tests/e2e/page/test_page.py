@@ -299,6 +299,17 @@ def test_words_in_angle_brackets_are_shown(stage: Stage) -> None:
     assert page.evaluate("document.querySelectorAll('.markdown :is(div, b)').length") == 1
 
 
+def test_tasks_show_whether_they_are_done_and_columns_stand_as_they_are_aligned(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "say - [x] buy\n- [ ] pay\n\n| a | b |\n|:-:|--:|\n| 1 | 2 |")
+    assert page.evaluate("[...document.querySelectorAll('.answer li')].map((one) => one.innerText)") == [
+        "☑ buy",
+        "☐ pay",
+    ]
+    aligned = "[...document.querySelectorAll('.answer td')].map((one) => getComputedStyle(one).textAlign)"
+    assert page.evaluate(aligned) == ["center", "right"]
+
+
 @pytest.mark.parametrize("mark", ["> ", "- "])
 def test_answer_nested_deeper_than_can_be_drawn_is_shown_as_written(stage: Stage, mark: str) -> None:
     page = stage.sign_in()
