@@ -118,12 +118,14 @@ function toContent({ text, pictures }) {
   return text ? [{ type: "text", text }, ...shown] : shown;
 }
 
-/** Return a conversation as Markdown. @param {string} title @param {Shown[]} shown */
-export function toMarkdown(title, shown) {
-  const parts = shown.map(({ role, text, pictures, steps }) => {
+/** Return a conversation as Markdown. @param {string} title @param {Shown[]} shown @param {boolean} isCut whether its first messages are left out */
+export function toMarkdown(title, shown, isCut) {
+  const parts = shown.map(({ role, text, pictures, steps, unreadable }) => {
     const used = steps.map(({ name }) => `*(used ${name})*\n\n`).join("");
     const seen = pictures.length ? `\n\n*(${pictures.length} pictures)*` : "";
-    return `## ${role === "user" ? "User" : "Agent"}\n\n${used}${text}${seen}`;
+    const missing = unreadable ? "*(This message is too long for this file; `openclaw sessions export` has it.)*" : "";
+    return `## ${role === "user" ? "User" : "Agent"}\n\n${used}${text}${missing}${seen}`;
   });
-  return `# ${title}\n\n${parts.join("\n\n")}\n`;
+  const earlier = isCut ? "*(The first messages are too many for this file; `openclaw sessions export` has them.)*\n\n" : "";
+  return `# ${title}\n\n${earlier}${parts.join("\n\n")}\n`;
 }

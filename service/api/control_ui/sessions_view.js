@@ -105,7 +105,7 @@ async function save({ key, title }) {
   if (kind === "Cancel") return;
   const whole = await loadSession(key);
   if (kind === "JSON") download(`${name}.json`, "application/json", JSON.stringify(whole, null, 2));
-  else download(`${name}.md`, "text/markdown", toMarkdown(title || key, toShown(whole.messages)));
+  else download(`${name}.md`, "text/markdown", toMarkdown(title || key, toShown(whole.messages), whole.isCut));
 }
 
 /** @param {any} session */

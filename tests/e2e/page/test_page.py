@@ -665,6 +665,17 @@ def test_session_is_found_exported_and_deleted(stage: Stage, tmp_path: Path) -> 
     page.wait_for_text("Nothing found")
 
 
+def test_exported_conversation_says_what_is_missing_in_it(stage: Stage, tmp_path: Path) -> None:
+    page = stage.sign_in()
+    page.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    ask(page, f"say {'long ' * 50_000}")
+    page.evaluate("location.hash = '#/sessions'")
+    page.click("[aria-label^='Export']")
+    page.click("dialog button:nth-child(2)")
+    text = until(partial(_read_any, tmp_path, "*.md"))
+    assert text.count("This message is too long for this file") == 2
+
+
 DROP_PICTURE = """(async () => {
   const canvas = new OffscreenCanvas(1600, 1200), context = canvas.getContext("2d");
   const noise = context.createImageData(1600, 1200);
