@@ -14,12 +14,12 @@ const status = new Loaded(() => request("status"));
 const configuration = new Loaded(() => request("config.get"));
 let timer = 0;
 
-/** Read the readiness; that it is not ready is an answer, too. */
+/** Read the readiness; that it is not ready, or cannot be reached, is an answer, too. */
 async function readHealth() {
   try {
     return { problem: null, details: (await getJson("/readyz")).details };
   } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 503) throw error;
+    if (!(error instanceof ApiError && [0, 503].includes(error.status))) throw error;
     return { problem: error, details: { mcp_servers: [] } };
   }
 }
@@ -52,7 +52,7 @@ export const gatewayPanel = {
 };
 
 /** Show what only the WebSocket has. @param {Loaded<any>} loaded @param {(value: any) => unknown} template */
-const overSocket = (loaded, template) => (loaded.value === null && live.state !== "open"
+const overSocket = (loaded, template) => (live.state !== "open"
   ? html`<p class="empty" role="status">This comes over the gateway's WebSocket, which is not connected.</p>` : loaded.view(template));
 
 /** @param {string} what @param {string} scope */

@@ -392,6 +392,19 @@ def test_numbers_of_one_process_are_shown_as_such(stage: Stage) -> None:
     assert own[1:] == ["Up for", "WebSockets", "Runs now"]
 
 
+def test_gateway_that_cannot_be_reached_is_not_shown_as_ready(stage: Stage) -> None:
+    page = stage.page
+    with breakable(page), hurried(page):
+        stage.sign_in(place="#/gateway")
+        page.wait_for_text("Runs now")
+        page.evaluate("isAway = true")
+        page.wait_for_text("The gateway cannot be reached.")
+        page.wait_for_text("which is not connected")
+        assert not {"ready", "Runs now"} & set(page.text().split("\n"))
+        page.evaluate("isAway = false")
+        page.wait_for_text("Runs now")
+
+
 def test_text_that_was_not_sent_outlasts_an_expired_key(stage: Stage) -> None:
     text, key = create_key(stage.gateway.state_dir)
     page = stage.sign_in(text)
