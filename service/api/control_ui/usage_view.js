@@ -56,7 +56,9 @@ const tokensOf = ({ usage: { input_tokens: given, output_tokens: made } }) => gi
 
 /** @param {any} row @param {string} by */
 function nameOf(row, by) {
-  if (by === "key") return row.key_name ?? row.key ?? "the gateway's token";
+  const key = row.key_name ?? row.key ?? "the gateway's token";
+  if (by === "key") return key;
+  if (by === "user") return `${row.user ?? "(none)"}, ${key}`; // two keys may call different users the same
   return row[by] ?? "(none)";
 }
 

@@ -405,6 +405,16 @@ def test_gateway_that_cannot_be_reached_is_not_shown_as_ready(stage: Stage) -> N
         page.wait_for_text("Runs now")
 
 
+def test_usage_by_user_names_the_key_of_each(stage: Stage) -> None:
+    with stage.gateway.client(token=stage.keys["chat"]) as client:
+        asked = {"model": "openclaw", "user": "anna", "messages": [{"role": "user", "content": "hi"}]}
+        assert client.post("/v1/chat/completions", json=asked).status_code == 200
+    page = stage.sign_in(place="#/usage")
+    page.evaluate("document.querySelector('select').value = 'user'")
+    page.evaluate("document.querySelector('select').dispatchEvent(new Event('change'))")
+    page.wait("[...document.querySelectorAll('tbody th')].some((one) => one.innerText == 'anna, key of chat')")
+
+
 def test_text_that_was_not_sent_outlasts_an_expired_key(stage: Stage) -> None:
     text, key = create_key(stage.gateway.state_dir)
     page = stage.sign_in(text)
