@@ -32,6 +32,7 @@ export const time = (iso) => TIME.format(new Date(iso));
 /** Format US dollars, small amounts with four decimals. @param {number|null} dollars */
 export function money(dollars) {
   if (dollars === null) return "unknown";
+  if (dollars > 0 && dollars < 0.0001) return "< $0.0001";
   const digits = dollars === 0 || dollars >= 1 ? 2 : 4;
   return `$${dollars.toFixed(digits)}`;
 }

@@ -415,6 +415,12 @@ def test_usage_by_user_names_the_key_of_each(stage: Stage) -> None:
     page.wait("[...document.querySelectorAll('tbody th')].some((one) => one.innerText == 'anna, key of chat')")
 
 
+def test_cost_that_is_small_is_not_nothing(stage: Stage) -> None:
+    page = stage.sign_in()
+    shown = page.evaluate("import('/ui/format.js').then(({ money }) => [null, 0, 1e-5, 0.0123, 12].map(money))")
+    assert shown == ["unknown", "$0.00", "< $0.0001", "$0.0123", "$12.00"]
+
+
 def test_text_that_was_not_sent_outlasts_an_expired_key(stage: Stage) -> None:
     text, key = create_key(stage.gateway.state_dir)
     page = stage.sign_in(text)
