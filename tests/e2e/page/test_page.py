@@ -359,6 +359,8 @@ def test_page_is_no_larger_than_its_window_with_many_conversations(stage: Stage)
     assert page.evaluate("document.querySelector('.foot').getBoundingClientRect().bottom") <= 600
     page.show_as(320, 600)
     assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert page.evaluate("document.querySelector('.foot button').getBoundingClientRect().right") <= 320
+    assert page.evaluate("document.querySelector('nav').scrollWidth") <= 320
     page.send("Emulation.clearDeviceMetricsOverride")
 
 
