@@ -175,6 +175,7 @@ function answerMessage(one, place) {
     ${one.steps.map((step) => stepView(step, one.isLive === true))}
     ${one.unreadable ? html`<p class="note">This answer is too long to be shown.</p>` : nothing}
     ${one.text ? markdown(one, one.text, !one.isLive) : nothing}
+    ${isEmptyAnswer(one) ? html`<p class="faint">The answer is empty.</p>` : nothing}
     ${isWaiting ? html`<p class="pause"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
     ${approvalsOf(one.runId)}
     ${one.isLive && chat.run?.note ? html`<p class="note">${chat.run.note}</p>` : nothing}
@@ -182,6 +183,10 @@ function answerMessage(one, place) {
     ${one.isLive ? nothing : answerActions(one, place)}
   </article>`;
 }
+
+/** Return true for a whole answer without a text. @param {import("./chat.js").Shown} one */
+const isEmptyAnswer = ({ isLive, text, ending, unreadable, index, usage }) =>
+  !(isLive || text.trim() || ending || unreadable) && (index !== null || usage);
 
 /** Say why there is no whole answer. @param {import("./chat.js").Shown} one */
 function endingMark({ ending, isLive }) {
@@ -194,7 +199,7 @@ function announcement() {
   const last = chat.messages.at(-1);
   if (!chat.hasEnded || !last || chat.error) return "";
   if (last.ending) return `The answer is not complete: ${last.ending.word}. ${last.ending.message}`;
-  return last.role === "user" ? "" : "The answer is complete.";
+  return last.role === "user" ? "" : `The answer is ${last.text.trim() ? "complete" : "empty"}.`;
 }
 
 /** @param {import("./chat.js").Shown} one @param {number} place */

@@ -168,6 +168,13 @@ def test_conversation_that_could_not_be_opened_is_shown_when_the_gateway_is_back
         assert "cannot be reached" not in page.text()
 
 
+def test_empty_answer_is_shown_as_such(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "say")
+    page.wait("document.querySelector('.answer').innerText.includes('The answer is empty.')")
+    assert page.evaluate(STATUS) == "The answer is empty."
+
+
 def test_stopped_answer_keeps_what_was_said(stage: Stage) -> None:
     page = stage.sign_in()
     page.fill("#message", "hold on")
