@@ -1,7 +1,7 @@
 // @ts-check
 /** Runs as they happen: a list, and the events of one of them. */
 
-import { ApiError, call, getJson, postJson, readEvents } from "./api.js";
+import { call, getJson, postJson, readEvents } from "./api.js";
 import { approvalsOf } from "./approvals_view.js";
 import { redraw } from "./draw.js";
 import { ago, count, duration, money, pretty, time } from "./format.js";
@@ -26,27 +26,38 @@ class Watch {
     this.text = "";
     this.reasoning = "";
     /** @type {any[]} */ this.steps = [];
+    /** The number of the last event. */ this.after = 0;
     this.isOver = false;
     this.hasEvents = false;
     /** @type {Error|null} */ this.error = null;
     this.control = new AbortController();
   }
 
+  /** Take the events to the last one, again behind what has come when the connection breaks. */
   async follow() {
-    try {
-      const response = await call("GET", `/v1/runs/${encodeURIComponent(this.id)}/events`, { signal: this.control.signal });
-      for await (const { data } of readEvents(response)) this.take(JSON.parse(data));
-    } catch (error) {
-      if (this.control.signal.aborted) return;
-      if (!(error instanceof ApiError && error.status === 410)) this.error = /** @type {Error} */ (error);
+    const { signal } = this.control;
+    while (!this.isOver) {
+      try {
+        const response = await call("GET", `/v1/runs/${encodeURIComponent(this.id)}/events?after=${this.after}`, { signal });
+        this.error = null;
+        for await (const { id, data } of readEvents(response)) this.take(id, JSON.parse(data));
+      } catch (error) {
+        if (signal.aborted) return;
+        const { status } = /** @type {any} */ (error);
+        this.isOver = status !== 0;
+        if (status !== 410) this.error = /** @type {Error} */ (error);
+      }
+      redraw();
+      if (!this.isOver) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      if (signal.aborted) return;
     }
-    this.isOver = true;
-    redraw();
   }
 
-  /** @param {any} event */
-  take(event) {
+  /** @param {string} id @param {any} event */
+  take(id, event) {
     const { type } = event;
+    this.after = Number(id);
+    this.isOver = type === "run.ended";
     this.hasEvents = true;
     if (type === "text.delta") this.text += event.text;
     else if (type === "text.retracted") this.text = cut(this.text, event.characters);

@@ -497,7 +497,7 @@ def test_error_of_an_unknown_run_is_shown_once(stage: Stage) -> None:
     page = stage.sign_in(place="#/runs/no-such-run")
     page.wait_for_text("run_not_found")
     page.wait(
-        "performance.getEntriesByType('resource').some(({ name }) => name.endsWith('/v1/runs/no-such-run/events'))"
+        "performance.getEntriesByType('resource').some(({ name }) => name.includes('/v1/runs/no-such-run/events'))"
     )
     page.evaluate(
         "new Promise((resolve) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(resolve))))"
@@ -792,6 +792,25 @@ def test_answer_of_a_gateway_that_is_killed_ends_in_the_words_of_the_next(
         page.wait_for_text("run_interrupted")
         page.wait_for_text("Connected")
         assert answers(page) == ["hold the line"]
+
+
+def test_watched_run_is_taken_up_again_when_the_gateway_is_back(
+    stage: Stage, module_upstream: Upstream, tmp_path: Path
+) -> None:
+    config, page = config_of(module_upstream, tmp_path), stage.page
+    with live_gateway(tmp_path, config) as first:
+        Stage(first, page, {}).sign_in()
+        page.fill("#message", "hold the line")
+        page.press("Enter")
+        page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the line'")
+        page.evaluate("import('/ui/chat.js').then(({ chat }) => { location.hash = `#/runs/${chat.run.runId}`; })")
+        page.wait("document.querySelector('.output')?.innerText.trim() == 'hold the line'")
+        first.stop(signal.SIGKILL)
+        page.wait_for_text("The gateway cannot be reached.")
+    with live_gateway(tmp_path, config, arguments=("--port", str(first.address[1]))):
+        page.wait("document.querySelector('.facts .state.interrupted')")
+        page.wait("!document.body.innerText.includes('cannot be reached')")
+        assert page.evaluate("document.querySelector('.output').innerText.trim()") == "hold the line"
 
 
 FOCUS = "(document.activeElement.ariaLabel || document.activeElement.id)"
