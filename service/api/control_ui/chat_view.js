@@ -49,7 +49,8 @@ function unfinished() {
 }
 
 function view() {
-  return html`<section class="chat" aria-label="Chat">${header()}${conversation()}${composer()}</section>`;
+  const stopByKey = (event) => event.key === "Escape" && !event.isComposing && chat.run && stop();
+  return html`<section class="chat" aria-label="Chat" @keydown=${stopByKey}>${header()}${conversation()}${composer()}</section>`;
 }
 
 function header() {
@@ -151,8 +152,9 @@ function editor(one, place) {
     edit(place, text);
   };
   const cancel = () => ((draft.editing = null), redraw());
+  const leave = (event) => event.key === "Escape" && (event.stopPropagation(), cancel());
   const send = (event) => isSending(event) && event.target.form.requestSubmit();
-  return html`<form class="user editing" @submit=${done} @keydown=${(event) => event.key === "Escape" && cancel()}>
+  return html`<form class="user editing" @submit=${done} @keydown=${leave}>
     <textarea name="text" aria-label="Edit message" .value=${one.text} rows="3" @keydown=${send}></textarea>
     <div class="row end"><button type="button" @click=${cancel}>Cancel</button><button class="main">Send</button></div>
   </form>`;
@@ -271,7 +273,6 @@ function fit(field) {
 
 /** @param {KeyboardEvent} event */
 function pressed(event) {
-  if (event.key === "Escape" && chat.run) stop();
   if (isSending(event) && !chat.run && canAsk()) submit(event);
 }
 

@@ -841,6 +841,16 @@ def test_focus_stays_in_the_chat_when_what_had_it_is_gone(stage: Stage) -> None:
     page.wait(f"{FOCUS} === 'Message'")
 
 
+def test_escape_stops_an_answer_that_is_being_read(stage: Stage) -> None:
+    page = stage.sign_in()
+    page.fill("#message", "hold on")
+    page.press("Enter")
+    page.wait("document.querySelector('.answer .markdown')")
+    page.evaluate("document.querySelector('.messages').focus()")
+    page.press("Escape")
+    page.wait(IS_OVER.format(1))
+
+
 def test_focus_stays_in_the_field_when_a_secret_is_refused(stage: Stage) -> None:
     page = stage.sign_in()
     page.click(".foot button")
