@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from service.storage.database.inspection import inspect_file
 _BUSY_SECONDS = 60.0
 #: The database, and what SQLite keeps beside it.
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
+#: The bytes of its file that SQLite locks: every connection to a WAL database holds some of them as long as it is open.
+_LOCK_START, _LOCK_BYTES = 0x40000000, 512
 
 
 def back_up(source: Path, target: Path) -> None:
@@ -35,19 +38,17 @@ def back_up(source: Path, target: Path) -> None:
 def restore(backup: Path, target: Path) -> Path | None:
     """Put a copy of `backup` in place of the database `target`; return where what was there is now.
 
-    Raises `StoreError` if `backup` is damaged, of a newer version or no such database, and if `target` is in use.
+    A damaged `target` is replaced, too. Raises `StoreError` if `backup` is damaged, of a newer version or no such
+    database, and if `target` is in use.
     """
     _check(backup)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kept = None
     with _replacing(target) as new:
         with closing(_connect(backup)) as connection:
             connection.execute("VACUUM INTO ?", (str(new),))
         _give(new, (target if target.exists() else target.parent).stat())
-        if target.exists():
-            with _unused(target):
-                kept = _unused_name(target)
-                target.replace(kept)
+        with _unused(target) if target.exists() else nullcontext():
+            kept = _set_aside(target)
     return kept
 
 
@@ -57,10 +58,22 @@ def _give(path: Path, owned: os.stat_result) -> None:
         os.chown(path, owned.st_uid, owned.st_gid)
 
 
+def _set_aside(path: Path) -> Path | None:
+    """Rename the database with all that SQLite keeps beside it; return its new path, `None` if there is none.
+
+    SQLite would apply a `-wal` or `-journal` that is left, also of a database that was deleted, to the next one.
+    """
+    kept = _unused_name(path)
+    for suffix in _SUFFIXES:
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").replace(f"{kept}{suffix}")
+    return kept if kept.exists() else None
+
+
 def _unused_name(path: Path) -> Path:
     """Return a name beside `path` for what is replaced; what has been replaced before is kept, too."""
-    names = (f"{path.name}.replaced{f'.{number}' if number > 1 else ''}" for number in count(1))
-    return next(one for one in map(path.with_name, names) if not os.path.lexists(one))
+    names = (f"{path}.replaced{f'.{number}' if number > 1 else ''}" for number in count(1))
+    return next(Path(one) for one in names if not any(os.path.lexists(f"{one}{suffix}") for suffix in _SUFFIXES))
 
 
 def _check_target(source: Path, target: Path) -> None:
@@ -120,12 +133,13 @@ def _replacing(target: Path) -> Iterator[Path]:
 @contextmanager
 def _unused(path: Path) -> Iterator[None]:
     """Keep everybody from the database during the block. Raises `StoreError` if somebody has it open."""
-    with closing(_connect(path)) as connection:
+    with suppress(sqlite3.DatabaseError), closing(_connect(path)) as connection:  # in use, or damaged
         connection.execute("PRAGMA busy_timeout = 0")
+        # Only the last connection may leave the journal mode of the gateway. It leaves nothing beside the file.
+        connection.execute("PRAGMA journal_mode = DELETE")
+    with path.open("rb+") as file:
         try:
-            # Only the last connection may leave the journal mode of the gateway.
-            connection.execute("PRAGMA journal_mode = DELETE")
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            raise StoreError(f"{path} is in use: stop the gateway and all commands ({error}).") from None
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCK_BYTES, _LOCK_START)
+        except BlockingIOError:
+            raise StoreError(f"{path} is in use: stop the gateway and all commands.") from None
         yield

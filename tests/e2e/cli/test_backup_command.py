@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,49 @@ def test_every_replaced_database_is_kept(tmp_path: Path) -> None:
     ]
     assert [names_in(Path(path)) for path in kept] == [["first", f"later{number}"] for number in range(3)]
     assert names_in(database) == ["first"]
+
+
+def use_without_closing(database: Path, name: str) -> None:
+    """Give a key another name, and leave it in the `-wal`, as a killed gateway does."""
+    program = "import os, sqlite3, sys\nconnection = sqlite3.connect(sys.argv[1])\n"
+    program += "connection.execute('PRAGMA journal_mode = WAL')\n"
+    program += "connection.execute('UPDATE api_keys SET name = ?', sys.argv[2:])\nconnection.commit()\nos._exit(0)"
+    subprocess.run([sys.executable, "-c", program, database, name], check=True)
+    assert Path(f"{database}-wal").stat().st_size
+
+
+def test_wal_of_a_deleted_database_is_not_applied_to_the_restored_one(tmp_path: Path) -> None:
+    home, database = used_home(tmp_path)
+    copy = str(tmp_path / "copy.sqlite")
+    assert home.run("backup", copy).status == 0
+    use_without_closing(database, "later")
+    database.unlink()
+    assert home.run("restore", copy, "--json").json["replaced"] is None
+    assert names_in(database) == ["first"]
+    assert Path(f"{database}.replaced-wal").stat().st_size
+
+
+@pytest.mark.parametrize("bytes_left", [0, 100, 20_000])
+def test_damaged_database_is_replaced_and_kept(tmp_path: Path, bytes_left: int) -> None:
+    home, database = used_home(tmp_path)
+    copy = str(tmp_path / "copy.sqlite")
+    assert home.run("backup", copy).status == 0
+    use_without_closing(database, "later")
+    database.write_bytes(database.read_bytes()[:bytes_left][::-1])
+    kept = Path(home.run("restore", copy, "--json").json["replaced"])
+    assert names_in(database) == ["first"]
+    assert kept.stat().st_size == bytes_left
+
+
+def test_damaged_database_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
+    home, database = used_home(tmp_path)
+    copy = str(tmp_path / "copy.sqlite")
+    assert home.run("backup", copy).status == 0
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        assert connection.execute("SELECT name FROM api_keys").fetchall() == [("first",)]
+        subprocess.run(["dd", "if=/dev/zero", f"of={database}", "bs=4096", "count=1", "conv=notrunc"], check=True)
+        assert "is in use" in home.run("restore", copy).err
 
 
 @pytest.mark.parametrize("name", ["", "-wal", "-shm", "-journal"])
