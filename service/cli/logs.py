@@ -42,9 +42,10 @@ def logs(locations: Locations, *, follow: bool, limit: int, as_json: bool) -> No
 
 
 def _log_path(locations: Locations) -> Path:
-    from service.config.loading import load_config
+    from service.config.loading import load_sections
 
-    path = load_config(locations, os.environ).config.logging.path_in(locations.state_dir)
+    config = load_sections(locations, os.environ, required=("logging",), optional=())
+    path = config.logging.path_in(locations.state_dir)
     if path is None:
         raise click.ClickException(
             "The gateway logs to its standard error only: see the terminal or the service that runs it, such as "

@@ -236,6 +236,15 @@ def test_command_says_where_log_is_without_file(tmp_path: Path) -> None:
     assert (Path(__file__).parents[3] / "deploy" / f"{unit[1]}.service").exists()
 
 
+def test_command_needs_none_of_the_gateways_secrets(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.log"
+    path.write_text("a line\n")
+    auth = {"mode": "token", "token": "${A_SECRET_OF_THE_SERVICE}"}
+    env = environment_in(tmp_path, {"gateway": {"auth": auth}, "logging": {"file": str(path)}})
+    done = run(("logs",), cwd=tmp_path, env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a line\n", "")
+
+
 def make_directory(path: Path) -> None:
     path.mkdir()
 
