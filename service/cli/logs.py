@@ -56,7 +56,7 @@ def _log_path(locations: Locations) -> Path:
 
 
 class _Tail:
-    """The lines of a file that grows, and that is moved away and begun again."""
+    """The lines of a file that grows, and that is moved away or emptied and begun again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -82,13 +82,13 @@ class _Tail:
                 return
 
     def open(self) -> bool:
-        """Open the file that is at the path now; returns whether it is another one."""
+        """Open the file that is at the path now; returns whether it is another one, or was emptied."""
         try:
             found = self._path.stat()
             if self._file is not None:
                 current = os.fstat(self._file.fileno())
                 if (found.st_dev, found.st_ino) == (current.st_dev, current.st_ino):
-                    return False
+                    return self._begin_again_if_cut(found.st_size)
                 self._file.close()
             self._file, self._rest = self._path.open("rb"), b""
         except FileNotFoundError:
@@ -97,6 +97,13 @@ class _Tail:
             remedy = "Run this as the user of the gateway, and have `logging.file` name a file."
             raise click.ClickException(f"{self._path} cannot be read: {error.strerror}. {remedy}") from None
         return True
+
+    def _begin_again_if_cut(self, size: int) -> bool:
+        is_cut: bool = size < self._file.tell()  # logrotate's copytruncate
+        if is_cut:
+            self._file.seek(0)
+            self._rest = b""
+        return is_cut
 
 
 def _seek_last_lines(file: BinaryIO, count: int) -> int:

@@ -192,7 +192,7 @@ def write_config(gateway: LiveGateway, config: Any) -> None:
     new.replace(gateway.directory / "openclaw.json")
 
 
-def test_command_follows_file_beyond_its_rotation(gateway: LiveGateway, client: httpx.Client) -> None:
+def test_command_follows_file_that_is_moved_and_one_that_is_emptied(gateway: LiveGateway, client: httpx.Client) -> None:
     client.get("/healthz")
     with tempfile.TemporaryFile() as output, Path(os.devnull).open("rb") as stdin:
         arguments = ("logs", "--follow", "--limit", "1")
@@ -207,7 +207,11 @@ def test_command_follows_file_beyond_its_rotation(gateway: LiveGateway, client: 
             eventually(lambda: "path=/healthz" in shown())
             path_of(gateway).replace(path_of(gateway).with_name("gateway.log.1"))
             client.get("/readyz")
-            eventually(lambda: "path=/readyz" in shown())
+            client.get("/readyz")
+            eventually(lambda: shown().count("path=/readyz") == 2)
+            os.truncate(path_of(gateway), 0)
+            client.get("/readyz")
+            eventually(lambda: shown().count("path=/readyz") == 3)
         finally:
             following.kill()
             following.wait(30)
