@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -76,6 +77,7 @@ def _converse(client: AgentClient, agent_id: str | None, key: str, model: str | 
                 failed = True
                 click.ClickException(printable(failure.message)).show()
             except KeyboardInterrupt:
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # instead of one that ignores the next Ctrl-C
                 _show("Stopped.")
     return failed
 

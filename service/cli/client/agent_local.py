@@ -59,6 +59,7 @@ class LocalAgentClient:
 
     def run(self, request: AgentInvocation) -> Iterator[AgentEvent]:
         """See `AgentClient.run`."""
+        self._interrupted = False
         logging.basicConfig(level=logging.ERROR)  # the command reports failures itself
         config = self._config()
         if config.logging.file is not None:

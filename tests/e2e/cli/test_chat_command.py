@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.command import Home
-from support.live import scripted_config
+from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.preloaded import run
 
 SLOW = "scripted/slow"
@@ -65,24 +65,36 @@ def test_failed_turn_is_reported_and_the_conversation_goes_on(home: Home) -> Non
     assert "Error: " in done.err
 
 
-def test_interrupt_stops_the_answer_and_not_the_conversation(home: Home) -> None:
+@pytest.mark.parametrize("is_local", [True, False])
+def test_interrupts_stop_answers_and_not_the_conversation(tmp_path: Path, is_local: bool) -> None:
     """In a terminal of its own, where Ctrl-C reaches the command as it does for people."""
-    command = [sys.executable, "-m", "service", "chat", "--local", "--model", SLOW]
-    environment = home.environment(TERM="dumb")
-    process, terminal = pty.fork()
-    if process == 0:
-        os.execve(command[0], command, environment)
-    shown = Screen(terminal)
-    shown.wait_for("you> ")
-    os.write(terminal, b"go\n")
-    shown.wait_for("This answer")
-    os.write(terminal, b"\x03")
-    shown.wait_for("Stopped.")
-    shown.wait_for("you> ")
-    os.write(terminal, b"\x04")
-    _, status = os.waitpid(process, 0)
-    os.close(terminal)
+    with live_gateway(tmp_path, scripted_config()) as running:
+        command = [sys.executable, "-m", "service", "chat", "--model", SLOW, *(["--local"] if is_local else [])]
+        process, terminal = pty.fork()
+        if process == 0:
+            os.execve(command[0], command, {**environment_of(running), "TERM": "dumb"})
+        shown = Screen(terminal)
+        for _ in range(2):
+            shown.wait_for("you> ")
+            os.write(terminal, b"go\n")
+            shown.wait_for("This answer")
+            os.write(terminal, b"\x03")
+            assert "before it ends" not in shown.wait_for("Stopped.")
+        shown.wait_for("you> ")
+        os.write(terminal, b"go\n")
+        shown.wait_for("before it ends.")
+        assert "Stopped." not in shown.wait_for("you> ")
+        os.write(terminal, b"\x04")
+        _, status = os.waitpid(process, 0)
+        os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def environment_of(running: LiveGateway) -> dict[str, str]:
+    """The environment of a command for this gateway, or its state."""
+    config_path = str(running.directory / "openclaw.json")
+    url = {"OPENCLAW_GATEWAY_URL": running.url, "OPENCLAW_GATEWAY_TOKEN": TOKEN}
+    return {**os.environ, **url, "OPENCLAW_CONFIG_PATH": config_path, "OPENCLAW_STATE_DIR": str(running.state_dir)}
 
 
 class Screen:
@@ -92,13 +104,14 @@ class Screen:
         self._terminal = terminal
         self._text = ""
 
-    def wait_for(self, text: str) -> None:
-        """Read up to `text`."""
+    def wait_for(self, text: str) -> str:
+        """Read up to `text`, and return what was before it."""
         give_up_at = time.monotonic() + 60
         while text not in self._text:
             assert select.select([self._terminal], [], [], max(0, give_up_at - time.monotonic()))[0], self._text
             self._text += os.read(self._terminal, 4096).decode(errors="replace")
-        self._text = self._text.partition(text)[2]
+        before, _, self._text = self._text.partition(text)
+        return before
 
 
 @pytest.mark.parametrize(
