@@ -39,7 +39,8 @@ from service.models.local.weights import find_weights
 from service.models.provider import ModelRequest
 from service.server.metrics_listener import HOST as METRICS_HOST
 from service.storage.database.errors import StoreError
-from service.storage.database.inspection import inspect_database
+from service.storage.database.inspection import find_unwritable, inspect_database
+from service.storage.database.open import FILE_NAME
 from service.tools.exec_sandbox import ExecSandbox
 from service.tools.policy_checks import may_run_commands
 
@@ -143,11 +144,19 @@ def _is_public(network: IPv4Network | IPv6Network) -> bool:
 
 
 def _check_database(config: Config, locations: Locations) -> Iterator[Finding]:
-    subject = "database"
+    subject, url, file = "database", resolve_state_url(os.environ, config), locations.state_dir / FILE_NAME
+    if url is None and (unwritable := find_unwritable(file)) is not None:
+        text = f"{unwritable} cannot be written by this user"
+        yield Finding(subject, "error", text, "Run this and the gateway as its owner, or give them the file (`chown`).")
+        return
     try:
-        state = inspect_database(resolve_state_url(os.environ, config), locations.state_dir)
+        state = inspect_database(url, locations.state_dir)
     except StoreError as error:
-        yield Finding(subject, "error", str(error), "Check state.url, and that the database runs and lets you in.")
+        if url is None:
+            remedy = "Stop the gateway, and put a backup in its place: `openclaw restore FILE`."
+            yield Finding(subject, "error", f"{file}: {error}", remedy)
+        else:
+            yield Finding(subject, "error", str(error), "Check state.url, and that the database runs and lets you in.")
         return
     if state.is_newer:
         text = f"{state.name} has the schema {state.revision} of a newer version"

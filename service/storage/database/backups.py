@@ -14,11 +14,9 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.storage.database.errors import StoreError, root_cause
-from service.storage.database.inspection import inspect_file
+from service.storage.database.inspection import SUFFIXES, inspect_file
 
 _BUSY_SECONDS = 60.0
-#: The database, and what SQLite keeps beside it.
-_SUFFIXES = ("", "-wal", "-shm", "-journal")
 #: The bytes of its file that SQLite locks: every connection to a WAL database holds some of them as long as it is open.
 _LOCK_START, _LOCK_BYTES = 0x40000000, 512
 
@@ -64,7 +62,7 @@ def _set_aside(path: Path) -> Path | None:
     SQLite would apply a `-wal` or `-journal` that is left, also of a database that was deleted, to the next one.
     """
     kept = _unused_name(path)
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         with suppress(FileNotFoundError):
             Path(f"{path}{suffix}").replace(f"{kept}{suffix}")
     return kept if kept.exists() else None
@@ -73,12 +71,12 @@ def _set_aside(path: Path) -> Path | None:
 def _unused_name(path: Path) -> Path:
     """Return a name beside `path` for what is replaced; what has been replaced before is kept, too."""
     names = (f"{path}.replaced{f'.{number}' if number > 1 else ''}" for number in count(1))
-    return next(Path(one) for one in names if not any(os.path.lexists(f"{one}{suffix}") for suffix in _SUFFIXES))
+    return next(Path(one) for one in names if not any(os.path.lexists(f"{one}{suffix}") for suffix in SUFFIXES))
 
 
 def _check_target(source: Path, target: Path) -> None:
     real = os.path.realpath(source)
-    for own in (f"{real}{suffix}" for suffix in _SUFFIXES):
+    for own in (f"{real}{suffix}" for suffix in SUFFIXES):
         if os.path.realpath(target) == own or _is_same(target, Path(own)):
             raise StoreError(f"{target} belongs to the database itself: name another file.")
     if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from time import time
 
@@ -13,6 +14,9 @@ from service.storage.database.errors import StoreError, root_cause
 from service.storage.database.migrate import current_revision
 from service.storage.database.open import FILE_NAME
 from service.storage.database.schema import HEAD
+
+#: SQLite's file, and what it keeps beside it.
+SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 _CONNECT_SECONDS = 10
 
@@ -52,6 +56,12 @@ def inspect_database(url: str | None, state_dir: Path) -> DatabaseState:
         raise StoreError(f"state.url needs the driver: pip install '.[postgres]' ({error.name} is missing).") from None
     except (OSError, SQLAlchemyError) as error:
         raise StoreError(str(root_cause(error))) from error
+
+
+def find_unwritable(path: Path) -> Path | None:
+    """Return one of the files of SQLite's database `path` that this user cannot write: another user made it."""
+    files = (Path(f"{path}{suffix}") for suffix in SUFFIXES)
+    return next((one for one in files if os.access(one, os.F_OK) and not os.access(one, os.W_OK)), None)
 
 
 def inspect_file(path: Path) -> DatabaseState:

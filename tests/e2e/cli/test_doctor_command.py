@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 import sys
@@ -239,3 +240,24 @@ def test_state_directory_that_is_a_file_is_named_as_such(home: Home) -> None:
         )
         assert found["disk"][0] == "error"
         assert f"{link if place == link else file} is {problem}" in found["disk"][1]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_database_that_another_user_has_written_is_found(home: Home, suffix: str) -> None:
+    home.write(scripted_config())
+    assert home.run("keys", "create", "anna").status == 0
+    file = home.config_path.with_name(f"sessions.sqlite{suffix}")
+    file.touch()
+    file.chmod(0o400)
+    if os.access(file, os.W_OK):
+        pytest.skip("this user may write everything")
+    status, text = findings(home.run("doctor", "--json", "--no-calls"))["database"]
+    assert (status, f"{file} cannot be written by this user" in text) == ("error", True)
+
+
+def test_damaged_database_is_found_with_its_backup_as_the_remedy(home: Home) -> None:
+    home.write(scripted_config())
+    home.config_path.with_name("sessions.sqlite").write_bytes(b"no database at all" * 100)
+    status, text = findings(home.run("doctor", "--json", "--no-calls"))["database"]
+    assert (status, "sessions.sqlite: file is not a database" in text) == ("error", True)
+    assert "openclaw restore" in text
