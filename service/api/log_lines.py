@@ -69,11 +69,12 @@ class GatewayLog:
             "agent": event.agent,
             "session": event.session_key,
         }
+        _add_work(fields, "key", "request_id")
         if event.decided_by is not None:
             fields["decided_by"] = event.decided_by
         if arguments is not None:
             fields["arguments"] = arguments
-        _add_trace(fields)
+        _add_work(fields, "trace_id", "span_id")
         write_event(_tools, fields)
 
 
@@ -117,7 +118,7 @@ def write_embeddings(event: EmbeddingCalled) -> None:
         fields["cost"] = usage.cost_nano / NANO
     fields["duration_ms"] = round(event.seconds * 1000)
     _add_caller(fields, asked)
-    _add_trace(fields)
+    _add_work(fields, "trace_id", "span_id")
     write_event(_embeddings, fields, logging.INFO if event.outcome == "ok" else logging.WARNING)
 
 
@@ -131,7 +132,7 @@ def _add_optional(fields: dict[str, str | float], event: RunFinished) -> None:
     _add_caller(fields, event)
     if event.reason is not None:
         fields["reason"] = event.reason
-    _add_trace(fields)
+    _add_work(fields, "trace_id", "span_id")
 
 
 def _add_caller(fields: dict[str, str | float], event: RunFinished | EmbeddingCalling) -> None:
@@ -141,10 +142,10 @@ def _add_caller(fields: dict[str, str | float], event: RunFinished | EmbeddingCa
         fields["request_id"] = event.request_id
 
 
-def _add_trace(fields: dict[str, str | float]) -> None:
+def _add_work(fields: dict[str, str | float], *names: str) -> None:
+    """Add what the current work has of these ids."""
     ids = current_work.get().ids
-    if "trace_id" in ids:
-        fields["trace_id"], fields["span_id"] = ids["trace_id"], ids["span_id"]
+    fields.update((name, ids[name]) for name in names if name in ids)
 
 
 def _shown(arguments: str, config: LoggingConfig) -> str | None:

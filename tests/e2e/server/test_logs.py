@@ -102,7 +102,7 @@ def test_run_has_one_line_and_so_has_each_tool_call(
     assert session
     called = entry(gateway, "tool", run=run_id)
     assert (called["tool"], called["outcome"], called["agent"]) == ("read", "error", "main")
-    assert called["session"] == line["session"]
+    assert (called["session"], called["key"], called["request_id"]) == (line["session"], key_id, "find-me")
     assert called["duration_ms"] >= 0
     assert "arguments" not in called
     of_run = rf"INFO openclaw\.run run={run_id} outcome=ok agent=main"
