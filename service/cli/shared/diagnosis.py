@@ -239,7 +239,8 @@ def _check_models(config: Config, locations: Locations, *, calls: bool) -> Itera
             if ref == EMBEDDED_REFERENCE and provider not in config.models.providers:
                 yield _check_embedded()
             elif (problem := catalog.problem_of(ref)) is not None:
-                yield Finding(f"provider {provider}", "error", problem.message, _remedy(provider, problem.code))
+                remedy = "Do what the text says, or choose another model (agents.defaults.model, or the agent's)."
+                yield Finding(f"provider {provider}", "error", problem.message, remedy)
             elif calls:
                 yield _ask(catalog, provider, ref)
             else:
@@ -281,7 +282,8 @@ def _remedy(provider: str, code: str) -> str | None:
         return "Try again later; agents.defaults.model.fallbacks name models to ask meanwhile."
     if code == "provider_authentication_failed":
         return f"Check {key}.apiKey, or the variable with the provider's key."
-    return f"Check {key}.baseUrl and the model's id, and that this machine reaches the host."
+    reach = "that this machine reaches the host: HTTPS_PROXY, HTTP_PROXY and NO_PROXY say how"
+    return f"Check {key}.baseUrl and the model's id, and {reach}."
 
 
 def _check_server(name: str, config: Config, locations: Locations) -> Finding:

@@ -261,3 +261,9 @@ def test_damaged_database_is_found_with_its_backup_as_the_remedy(home: Home) -> 
     status, text = findings(home.run("doctor", "--json", "--no-calls"))["database"]
     assert (status, "sessions.sqlite: file is not a database" in text) == ("error", True)
     assert "openclaw restore" in text
+
+
+def test_model_whose_key_is_missing_is_not_blamed_on_its_host(home: Home) -> None:
+    home.write({**scripted_config(), "agents": {"defaults": {"model": "openai/gpt-5-mini"}}})
+    status, text = findings(home.run("doctor", "--json"))["provider openai"]
+    assert (status, "set OPENAI_API_KEY" in text, "baseUrl" in text) == ("error", True, False)
