@@ -1,4 +1,4 @@
-"""Notes of set-ups that work and that others could abuse: secrets that can be guessed, files that others can change."""
+"""Notes of set-ups that work and that others could abuse: secrets that can be guessed or read, files to change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def list_weak_setups(
     """Return a note for each weakness; `host` is the address to listen on."""
     paths = (locations.config_path, locations.config_path.parent, locations.state_dir)
     by_mode = [note for path in dict.fromkeys(paths) for note in _check_mode(path)]
-    return (*_check_secret(credentials, host), *_check_proxy(gateway), *by_mode)
+    by_text = _check_readers(locations.config_path, credentials)
+    return (*_check_secret(credentials, host), *_check_proxy(gateway), *by_mode, *by_text)
 
 
 def _check_proxy(gateway: GatewayConfig) -> Iterator[str]:
@@ -56,3 +57,14 @@ def _check_mode(path: Path) -> Iterator[str]:
     is_sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
     if mode & _OTHERS_WRITE and not is_sticky:
         yield f"{path}: other users can change it, and with it what agents may do; run `chmod go-w {path}`"
+
+
+def _check_readers(path: Path, credentials: Credentials) -> Iterator[str]:
+    """Check who can read the file if the secret itself is in it, and not the name of a variable."""
+    try:
+        is_open = path.stat().st_mode & stat.S_IROTH and path.parent.stat().st_mode & stat.S_IXOTH
+        has_secret = is_open and credentials.secret and credentials.secret in path.read_text(errors="replace")
+    except OSError:
+        return
+    if has_secret:
+        yield f"{path}: other users can read it, and with it gateway.auth.{credentials.mode}; run `chmod o-r {path}`"

@@ -44,6 +44,25 @@ def test_configuration_that_others_can_write_is_noted(locations: Locations, mode
     assert note.startswith(f"{locations.config_path}: other users can change it")
 
 
+@pytest.mark.parametrize(
+    ("mode", "directory_mode", "text", "noted"),
+    [
+        (0o644, 0o755, GENERATED.secret, True),
+        (0o640, 0o755, GENERATED.secret, False),
+        (0o644, 0o700, GENERATED.secret, False),
+        (0o644, 0o755, "${OPENCLAW_GATEWAY_TOKEN}", False),
+    ],
+)
+def test_secret_that_others_can_read_is_noted(
+    locations: Locations, mode: int, directory_mode: int, text: str, noted: bool
+) -> None:
+    locations.config_path.write_text(f"{{ gateway: {{ auth: {{ token: '{text}' }} }} }}")
+    locations.config_path.chmod(mode)
+    locations.config_path.parent.chmod(directory_mode)
+    notes = list_weak_setups(GENERATED, "127.0.0.1", locations, GatewayConfig())
+    assert [note.partition(": ")[2][:25] for note in notes] == ["other users can read it, "] * noted
+
+
 def test_directories_that_others_can_write_are_noted_unless_they_are_sticky(locations: Locations) -> None:
     locations.state_dir.chmod(0o770)
     locations.config_path.parent.chmod(0o777)
