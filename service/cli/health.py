@@ -126,7 +126,8 @@ def _config_status(locations: Locations) -> dict[str, Any]:
 
     path = str(locations.config_path)
     if not locations.config_path.exists():
-        return {"path": path, "valid": False, "problems": ["no such file; `openclaw setup` writes one"], "notes": []}
+        problem = f"no such file; `{locations.command} setup` writes one"
+        return {"path": path, "valid": False, "problems": [problem], "notes": []}
     try:
         notes = check_startable(load_config(locations, os.environ).config, locations, os.environ)
     except ConfigError as error:

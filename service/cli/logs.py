@@ -49,8 +49,8 @@ def _log_path(locations: Locations) -> Path:
     if path is None:
         raise click.ClickException(
             "The gateway logs to its standard error only: see the terminal or the service that runs it, such as "
-            "`journalctl --unit openclaw-gateway`. `openclaw config set logging.file logs/gateway.log` makes it log "
-            "to a file, too."
+            f"`journalctl --unit openclaw-gateway`. `{locations.command} config set logging.file logs/gateway.log` "
+            "makes it log to a file, too."
         )
     return path
 

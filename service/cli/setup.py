@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -76,7 +75,7 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, no_input: 
     API keys in the environment, then by a running Ollama, or else is the embedded demo model. An existing file is not
     changed.
     """
-    _check_absent(locations.config_path)
+    _check_absent(locations)
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not (as_json or no_input or endpoint or model is not None)
     answers = _ask() if asks else _choose(model, endpoint=endpoint)
     config = _write(locations, answers)
@@ -84,12 +83,12 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, no_input: 
         chosen = {"endpoint": answers.endpoint, "model": answers.model, "reason": answers.reason}
         print_json({"ok": True, "path": str(locations.config_path), **chosen})
         return
-    enabling = f"{_command(locations)} config set gateway.http.endpoints.chatCompletions.enabled true"
+    enabling = f"{locations.command} config set gateway.http.endpoints.chatCompletions.enabled true"
     click.echo(f"Wrote {locations.config_path} with a new token.")
     click.echo(f"  model     {answers.model}, because {answers.reason}")
     click.echo(f"  endpoint  {'enabled' if answers.endpoint else f'disabled; `{enabling}` enables it'}")
     hint = _install_hint(answers.model)
-    click.echo("\n".join(["Next:", *([f"  {hint}"] if hint else []), f"  {_command(locations)} gateway"]))
+    click.echo("\n".join(["Next:", *([f"  {hint}"] if hint else []), f"  {locations.command} gateway"]))
     _print_call(locations, config, is_enabled=answers.endpoint)
 
 
@@ -130,7 +129,7 @@ def _write(locations: Locations, answers: Answers) -> Config:
     checked = check_config_text(text, "The new configuration", os.environ)
     check_startable(checked.config, locations, os.environ)
     if not create_file(locations, text):
-        _check_absent(locations.config_path)
+        _check_absent(locations)
     return checked.config
 
 
@@ -138,19 +137,16 @@ def _print_call(locations: Locations, config: Config, *, is_enabled: bool) -> No
     from service.config.loading import resolve_port
 
     port = resolve_port(None, os.environ, config, locations.dev)
-    click.echo(f"The token is in {locations.config_path}: {_command(locations)} config get gateway.auth.token")
+    click.echo(f"The token is in {locations.config_path}: {locations.command} config get gateway.auth.token")
     if is_enabled:
         click.echo("Then, in a second terminal:\n")
-        click.echo(_CALL % {"url": f"http://127.0.0.1:{port}", "command": _command(locations)})
+        click.echo(_CALL % {"url": f"http://127.0.0.1:{port}", "command": locations.command})
 
 
-def _command(locations: Locations) -> str:
-    return f"openclaw{' --dev' if locations.dev else f' --profile {locations.profile}' if locations.profile else ''}"
-
-
-def _check_absent(path: Path) -> None:
+def _check_absent(locations: Locations) -> None:
+    path = locations.config_path
     if path.exists() or path.is_symlink():
-        text = f"{path} already exists. Change it with `openclaw config set`, or move it away."
+        text = f"{path} already exists. Change it with `{locations.command} config set`, or move it away."
         raise click.ClickException(text)
 
 

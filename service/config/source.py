@@ -69,6 +69,11 @@ class Locations:
     environment_path: Path = field(default=DEPLOYED_ENVIRONMENT, compare=False)
 
     @property
+    def command(self) -> str:
+        """How to call the program for these."""
+        return f"openclaw{' --dev' if self.dev else '' if self.profile is None else f' --profile {self.profile}'}"
+
+    @property
     def private_paths(self) -> tuple[Path, ...]:
         """The files and directories that no agent may reach: they hold the gateway's secrets and all sessions.
 
@@ -130,11 +135,9 @@ def read_config_text(locations: Locations) -> str:
                 raise ConfigError(["it is not a regular file"], str(path))
             content = file.read(_LARGEST_FILE_BYTES + 1)
     except FileNotFoundError:
-        hint = "" if locations.dev else ", or start with --dev, which writes one for development"
-        raise ConfigError(
-            [f"there is no such file. Run `openclaw setup`, or write one, for example{hint}:\n{_MINIMAL_FILE}"],
-            str(path),
-        ) from None
+        hint = "" if locations.dev else ", start with --dev, which writes one for development"
+        text = f"there is no such file. Run `{locations.command} setup`{hint}, or write one, for example:"
+        raise ConfigError([f"{text}\n{_MINIMAL_FILE}"], str(path)) from None
     except OSError as error:
         raise ConfigError([f"it cannot be read: {error.strerror}"], str(path)) from None
     if len(content) > _LARGEST_FILE_BYTES:

@@ -34,7 +34,8 @@ _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 class GatewayAddress:
     """A gateway's HTTP address without a trailing slash, its secret (may be empty), and the source of both.
 
-    `secret_keys` are the settings for the secret, `missing_file` is the path of a missing configuration.
+    `secret_keys` are the settings for the secret, `missing_file` is the path of a missing configuration, `command` is
+    how to call the program for the gateway of this machine.
     """
 
     url: str
@@ -42,6 +43,7 @@ class GatewayAddress:
     origin: str
     secret_keys: tuple[str, ...] = ()
     missing_file: str | None = None
+    command: str = "openclaw"
 
     @property
     def secret_hint(self) -> str:
@@ -63,13 +65,13 @@ class GatewayAddress:
         """Remedy for an unreachable gateway."""
         if self.is_remote:
             return f"The address is from {self.origin}."
-        return f"Is the gateway running? `openclaw gateway` starts one.{self._setup_hint}"
+        return f"Is the gateway running? `{self.command} gateway` starts one.{self._setup_hint}"
 
     @property
     def _setup_hint(self) -> str:
         if self.missing_file is None:
             return ""
-        return f" There is no configuration at {self.missing_file}: `openclaw setup` writes one."
+        return f" There is no configuration at {self.missing_file}: `{self.command} setup` writes one."
 
 
 def resolve_gateway(locations: Locations, environ: Mapping[str, str]) -> GatewayAddress:
@@ -112,6 +114,7 @@ def _resolve(locations: Locations, environ: Mapping[str, str]) -> GatewayAddress
         path,
         ("gateway.auth.token", "gateway.auth.password", *_VARIABLES),
         None if locations.config_path.exists() else path,
+        locations.command,
     )
 
 

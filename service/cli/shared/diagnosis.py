@@ -73,7 +73,7 @@ def diagnose(locations: Locations, *, calls: bool) -> Iterator[Finding]:
         return
     if config is None:
         text = f"there is no configuration at {locations.config_path}"
-        yield Finding("configuration", "error", text, "Run `openclaw setup`.")
+        yield Finding("configuration", "error", text, f"Run `{locations.command} setup`.")
         return
     yield from _check_config(config, locations)
     if config.gateway.mode == "local":  # otherwise another host serves, and this one needs nothing for it
@@ -106,7 +106,7 @@ def _check_config(config: Config, locations: Locations) -> Iterator[Finding]:
     for notice in shown:
         yield Finding(subject, "warning", notice, f"{edit}, do what the text says, or leave it if it is meant.")
     if config.gateway.mode == "local" and not config.gateway.http.endpoints.chat_completions.enabled:
-        remedy = "Run `openclaw config set gateway.http.endpoints.chatCompletions.enabled true`."
+        remedy = f"Run `{locations.command} config set gateway.http.endpoints.chatCompletions.enabled true`."
         yield Finding(subject, "warning", "POST /v1/chat/completions is off", remedy)
     if not shown:
         yield Finding(subject, "ok", str(locations.config_path))

@@ -54,7 +54,15 @@ def test_complete_set_up_ends_with_0_and_is_not_changed(home: Home) -> None:
 
 def test_missing_configuration_ends_with_2_and_names_setup(home: Home) -> None:
     done = home.run("doctor")
-    assert (done.status, "openclaw setup" in done.out) == (2, True)
+    assert (done.status, "`openclaw setup`" in done.out) == (2, True)
+
+
+@pytest.mark.parametrize("options", [("--dev",), ("--profile", "two")])
+def test_every_command_names_its_profile_in_the_way_to_set_it_up(home: Home, options: tuple[str, ...]) -> None:
+    setup = f"`openclaw {' '.join(options)} setup`"
+    for command in ("doctor", "status", "health", "logs"):
+        done = home.run(*options, command)
+        assert setup in done.out + done.err
 
 
 def test_warnings_alone_end_with_1(home: Home) -> None:
