@@ -14,6 +14,8 @@ from service.config.source import Locations
 def _check_name(_context: click.Context, _argument: click.Parameter, file: Path) -> Path:
     if not file.name:
         raise click.BadParameter("it is empty; name a file.")
+    if str(file) == "-":
+        raise click.BadParameter("the database needs a file; name one.")
     return file
 
 

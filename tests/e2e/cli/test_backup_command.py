@@ -175,6 +175,13 @@ def test_backup_never_replaces_the_database_it_copies(tmp_path: Path, name: str,
     assert (database.stat().st_ino, names_in(database)) == (before.st_ino, ["first"])
 
 
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_dash_is_not_taken_for_a_file(tmp_path: Path, command: str) -> None:
+    home, _ = used_home(tmp_path)
+    done = home.run(command, "-")
+    assert (done.status, done.out, "the database needs a file" in done.err) == (2, "", True)
+
+
 def test_backup_replaces_regular_files_alone(tmp_path: Path) -> None:
     home, _ = used_home(tmp_path)
     elsewhere = tmp_path / "elsewhere"
