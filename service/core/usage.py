@@ -54,21 +54,6 @@ class UsageTotals:
     cost_nano: int = 0
     estimate_nano: int = 0
 
-    def add_call(self, call: ModelCall) -> None:
-        """Add a call; its cost may be unknown, as may the rest of one that was cut off."""
-        usage = call.usage
-        self.model_calls += 1
-        self.input_tokens += usage.input_tokens
-        self.cached_tokens += usage.cached_tokens
-        self.cache_write_tokens += usage.cache_write_tokens
-        self.output_tokens += usage.output_tokens
-        self.reasoning_tokens += usage.reasoning_tokens or 0
-        if usage.cost_nano is None:
-            self.uncosted_calls += 1
-            self.estimate_nano += call.estimate_nano
-        else:
-            self.cost_nano += usage.cost_nano
-
 
 @record
 class ModelCall:

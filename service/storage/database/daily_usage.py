@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from operator import add
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.messages import to_unicode
-from service.core.usage import ModelCall, UsageTotals
+from service.core.usage import ModelCall
 from service.storage.database.caller_schema import USAGE_COUNTS, USAGE_KEY, daily_usage
 from service.storage.database.prepared_statements import Dialect, PreparedStatement, insert
 
@@ -26,6 +27,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 _MAX_KNOWN_ROWS = 10_000
 
 _Key = tuple[int, str, str, str, str]
+_Counts = tuple[int, ...]  # in the order of USAGE_COUNTS
 
 
 @record
@@ -66,36 +68,52 @@ class UsageWriter:
 
     def add(self, connection: sa.Connection, entries: Sequence[UsageEntry]) -> None:
         """Add to the totals in the transaction of `connection`."""
-        rows: dict[_Key, UsageTotals] = {}
+        rows: dict[_Key, _Counts] = {}
         for entry in entries:
             _add_entry(rows, entry)
         for key in sorted(rows):
-            totals = rows[key]
-            counts = [getattr(totals, name) for name in USAGE_COUNTS]
+            counts = rows[key]
             known = self._ids.get(key)
             if known is None or not _EXTEND_ROW.execute_many(
                 connection, [dict(zip(_EXTENSION, (*key, *counts, known), strict=True))]
             ):
                 self._add_row(connection, key, counts)
 
-    def _add_row(self, connection: sa.Connection, key: _Key, counts: Sequence[int]) -> None:
+    def _add_row(self, connection: sa.Connection, key: _Key, counts: _Counts) -> None:
         if len(self._ids) >= _MAX_KNOWN_ROWS:
             self._ids.clear()
         row: Any = _ADD_ROW.first(connection, dict(zip((*USAGE_KEY, *USAGE_COUNTS), (*key, *counts), strict=True)))
         self._ids[key] = row.id
 
 
-def _add_entry(rows: dict[_Key, UsageTotals], entry: UsageEntry) -> None:
-    day, account, user = entry.at_ms // _DAY_MS, entry.account, to_user_name(entry.user) if entry.user else ""
-    totals = None
+def _add_entry(rows: dict[_Key, _Counts], entry: UsageEntry) -> None:
+    day, user = entry.at_ms // _DAY_MS, to_user_name(entry.user) if entry.user else ""
+    key = None
     for call in entry.calls:
-        key = (day, account, user, entry.agent_id, call.model)
-        totals = rows.get(key)
-        if totals is None:
-            totals = rows[key] = UsageTotals()
-        totals.add_call(call)
-    if totals is not None and entry.model is not None:
-        rows.get((day, account, user, entry.agent_id, entry.model), totals).runs += 1
+        key, counts = (day, entry.account, user, entry.agent_id, call.model), _counts_of(call)
+        rows[key] = tuple(map(add, rows[key], counts)) if key in rows else counts
+    if key is not None and entry.model is not None:
+        answered = (*key[:-1], entry.model)
+        key = answered if answered in rows else key
+        runs, *others = rows[key]
+        rows[key] = (runs + 1, *others)
+
+
+def _counts_of(call: ModelCall) -> _Counts:
+    """Return what a call adds; its cost may be unknown, as may the rest of one that was cut off."""
+    usage, cost = call.usage, call.usage.cost_nano
+    return (
+        0,
+        1,
+        int(cost is None),
+        usage.input_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens or 0,
+        cost or 0,
+        call.estimate_nano if cost is None else 0,
+    )
 
 
 def to_user_name(user: str) -> str:

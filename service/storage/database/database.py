@@ -139,8 +139,8 @@ class Database:
         self._backend = backend
         self._retry_seconds = retry_seconds
         self._waiting: deque[_Pending] = deque()
-        self._idle = Event()
-        self._idle.set()
+        self._arrived = Event()
+        self._committer: Any = None  # one greenlet: a new one for each commit costs more than the wait
         self._closed = False
         self._usage = UsageWriter()
         self._health = DatabaseHealth(backend.name, self._probe)
@@ -179,9 +179,9 @@ class Database:
         self._check_open()
         pending = _Pending(operation)
         self._waiting.append(pending)
-        if self._idle.is_set():
-            self._idle.clear()
-            spawn(self._commit_waiting)
+        self._arrived.set()
+        if not self._committer:
+            self._committer = spawn(self._commit_arriving)
         pending.settled.wait()
         if isinstance(pending.error, OperationRefusedError):
             raise pending.error
@@ -218,16 +218,18 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        self._idle.wait()
+        self._arrived.set()
+        if self._committer is not None:
+            self._committer.join()
         self._backend.close()
 
-    def _commit_waiting(self) -> None:
-        try:
+    def _commit_arriving(self) -> None:
+        while self._waiting or not self._closed:
+            self._arrived.wait()
+            self._arrived.clear()
             while self._waiting:
                 count = min(len(self._waiting), MAX_OPERATIONS_PER_COMMIT)
                 self._settle([self._waiting.popleft() for _ in range(count)])
-        finally:
-            self._idle.set()
 
     def _settle(self, batch: Sequence[_Pending]) -> None:
         self._health.note_write(begins=True)

@@ -68,7 +68,7 @@ class PreparedStatement:
         if connection.dialect.name != "sqlite":
             return self.execute(connection, parameters).all()
         text, take, constants = self._text(connection.dialect)
-        driver: Any = connection.connection.driver_connection
+        driver: Any = connection.connection.dbapi_connection
         cursor = driver.execute(text, _bound(take, constants, parameters))
         rows = cursor.fetchall()
         if rows and self._row is None:
@@ -88,7 +88,7 @@ class PreparedStatement:
         text, take, constants = self._text(connection.dialect)
         bound = [_bound(take, constants, row) for row in rows]
         if connection.dialect.name == "sqlite":
-            driver: Any = connection.connection.driver_connection
+            driver: Any = connection.connection.dbapi_connection
             return int(driver.executemany(text, bound).rowcount)
         return connection.exec_driver_sql(text, bound).rowcount
 

@@ -168,7 +168,7 @@ def _in_transaction(connection: sa.Connection, begin: str, job: Job[T]) -> T:
 
     SQLAlchemy's own BEGIN and COMMIT cost several times as much.
     """
-    driver: Any = connection.connection.driver_connection
+    driver: Any = connection.connection.dbapi_connection
     try:
         driver.execute(begin)
         try:
@@ -218,7 +218,7 @@ def _open_writer(path: Path, durability: Durability) -> sa.Connection:
 
 
 def _set_busy_timeout(connection: sa.Connection, milliseconds: int) -> None:
-    driver: Any = connection.connection.driver_connection
+    driver: Any = connection.connection.dbapi_connection
     driver.execute(f"PRAGMA busy_timeout = {milliseconds}")
 
 

@@ -71,15 +71,23 @@ class FinishRun(Operation[bool]):
         """See `Operation`."""
         return None if self.fence is None else self.run.session_key
 
-    def to_usage(self) -> UsageEntry:
-        """Return what the run has used."""
+    def to_usage(self) -> UsageEntry | None:
+        """Return what the run has used, if it has asked a model."""
         run, outcome = self.run, self.outcome
+        if not outcome.calls:
+            return None
         return UsageEntry(self.at_ms, run.account, run.user, run.agent_id, outcome.calls, outcome.model)
 
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[bool]:
         """See `Operation`."""
-        return _Finishing(connection, operations).run()
+        alone = [one for one in operations if not one.again and fits_one_row(one.run, one.outcome)]
+        for one in alone:
+            one.usage = one.to_usage()
+        several = [one for one in operations if one not in alone] if len(alone) < len(operations) else []
+        others: Sequence[FinishRun] = [*several, *_add_alone(connection, alone)]
+        stored = dict(zip(others, _Finishing(connection, others).run(), strict=True)) if others else {}
+        return [stored.get(one, True) for one in operations]
 
 
 class _Finishing:
@@ -102,10 +110,10 @@ class _Finishing:
             states = {row.id: row for row in found}
         storable = [one for one in self._operations if self._should_store(one, states)]
         self._write(storable)
-        stored = set(map(id, storable))
+        stored = set(storable)
         for one in self._operations:
-            one.usage = one.to_usage() if one.outcome.calls and id(one) in stored else None
-        return [id(one) in stored or _is_stored(one, states) for one in self._operations]
+            one.usage = one.to_usage() if one in stored else None
+        return [one in stored or _is_stored(one, states) for one in self._operations]
 
     def _holds_lease(self, one: FinishRun) -> bool:
         lease = self._leases.get(one.run.session_key)
@@ -125,26 +133,6 @@ class _Finishing:
         return row is None
 
     def _write(self, operations: Sequence[FinishRun]) -> None:
-        alone = [one for one in operations if fits_one_row(one.run, one.outcome)]
-        others = [one for one in operations if not fits_one_row(one.run, one.outcome)]
-        if alone:
-            others += self._add_alone(alone)
-        if others:
-            self._write_rows(others)
-
-    def _add_alone(self, operations: Sequence[FinishRun]) -> list[FinishRun]:
-        """Store turns as one row each; return those whose sessions were continued in the meantime."""
-        rows = [
-            StatelessTurn(one.run, one.gateway_id, one.outcome, one.at_ms, one.session_id).to_row()
-            for one in operations
-        ]
-        if ADD_STATELESS_TURN.execute_many(self._connection, rows) == len(rows):
-            return []
-        keys = self._to_list([one.run.session_key for one in operations])
-        continued = {row.session_key for row in CONTINUED.all(self._connection, {"keys": keys})}
-        return [one for one in operations if one.run.session_key in continued]
-
-    def _write_rows(self, operations: Sequence[FinishRun]) -> None:
         starts, extensions, branch_rows, rows, summary_rows = [], [], [], [], []
         for one in operations:
             count = self._entry_count(one)
@@ -192,6 +180,18 @@ class _Finishing:
 
     def _to_list(self, texts: Sequence[str]) -> object:
         return to_list(self._connection.dialect, texts)
+
+
+def _add_alone(connection: sa.Connection, operations: Sequence[FinishRun]) -> list[FinishRun]:
+    """Store turns as one row each; return those whose sessions were continued in the meantime."""
+    rows = [
+        StatelessTurn(one.run, one.gateway_id, one.outcome, one.at_ms, one.session_id).to_row() for one in operations
+    ]
+    if ADD_STATELESS_TURN.execute_many(connection, rows) == len(rows):
+        return []
+    keys = to_list(connection.dialect, [one.run.session_key for one in operations])
+    continued = {row.session_key for row in CONTINUED.all(connection, {"keys": keys})}
+    return [one for one in operations if one.run.session_key in continued]
 
 
 def restore_session(connection: sa.Connection, key: str) -> int:
