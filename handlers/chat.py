@@ -36,7 +36,12 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
         if body.get("stream"):
             include_usage = include_cost or bool((body.get("stream_options") or {}).get("include_usage"))
             chunks = ChunkStream(
-                run, model, include_usage=include_usage, include_cost=include_cost, shows=request.shows
+                run,
+                model,
+                include_usage=include_usage,
+                include_cost=include_cost,
+                shows=request.shows,
+                offer=caller.offer,
             )
             if caller.header(ON_DISCONNECT_HEADER) != "continue":
                 chunks.begin()

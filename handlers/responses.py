@@ -69,7 +69,7 @@ def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[
     echo = to_echo(body, run.agent_id, run.sampling) if stored is None else orjson.loads(stored)
     fold = ResponseFold(run.id, run.accepted_at, echo, include_cost=includes_cost(body))
     if body.get("stream"):
-        stream = ResponseStream(run, fold, request.shows)
+        stream = ResponseStream(run, fold, request.shows, offer=caller.offer)
         if not body.get("background") and caller.header(ON_DISCONNECT_HEADER) != "continue":
             stream.begin()
         return ok_response("text/event-stream", WatchedStream(run, stream, caller), *run_headers(run), NO_BUFFERING)

@@ -25,7 +25,7 @@ from service.agent.events import (
 )
 from service.agent.run_reader import RunReader
 from service.core.byte_budget import ByteBudget, Hold
-from service.core.concurrency import CancelScope, Event, Timeout
+from service.core.concurrency import CancelScope, Event
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Sampling, StopReason, ToolCall, Usage
@@ -181,7 +181,7 @@ class Run:
             self.observer(self, RunStarted())
         if self._running_since - self._queued_since > _LONG_QUEUED_SECONDS:
             for reader in self._readers:
-                reader.news.set()
+                reader.wake()
 
     def pause_output(self) -> None:
         """Wait, for the run itself and before it appends more, while the process has too much output in flight."""
@@ -195,7 +195,7 @@ class Run:
             self.first_output_at_ms = self._to_ms(monotonic())
         self._count(len(event.text) if isinstance(event, _WITH_TEXT) else 0)
         for reader in self._readers:
-            reader.news.set()
+            reader.add(event)
         if len(self._log) >= self._merge_at or (isinstance(event, RunEnded) and len(self._log) > _NOTHING_TO_MERGE):
             self._merge()
         if self.observer is not None:
@@ -251,19 +251,19 @@ class Run:
         if self.is_replay or not stays:
             self.abort()
 
-    def follow(self, quiet_seconds: float | None = None) -> Iterator[Sequence[RunEvent]]:
+    def follow(self, reader: RunReader | None = None) -> Iterator[Sequence[RunEvent]]:
         """Yield all events from the first on, in batches; the last one ends with `RunEnded`.
 
-        Waits for news and yields an empty batch whenever none came for `quiet_seconds`; the beginning of a run that was
-        queued is news. Pieces of text that came while the reader was busy may be merged.
+        Waits for news and yields an empty batch whenever `reader` got none for its quiet time; the beginning of a run
+        that was queued is news. Pieces of text that came while the reader was busy may be merged.
         """
-        reader, quiet = RunReader(), Timeout(quiet_seconds)
+        reader = reader or RunReader()
         self._readers.append(reader)
         try:
             while True:
-                reader.news.clear()
+                reader.forget_news()
                 batch = self._next_batch(reader.position)
-                if batch or not reader.has_news(quiet):
+                if batch or not reader.has_news():
                     reader.position += len(batch)
                     yield batch
                     if batch and isinstance(batch[-1], RunEnded):

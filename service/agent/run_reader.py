@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-from service.core.concurrency import Event, Timeout
+from service.agent.events import RunEvent
+from service.core.concurrency import Event, Timeout, current_turn
 
 
-@dataclass(slots=True, eq=False)
 class RunReader:
-    """A reader's position in the log, and the event that wakes it."""
+    """A reader's position in the log. It waits at most `quiet_seconds` for news.
 
-    position: int = 0
-    news: Event = field(default_factory=Event)
+    While it waits, `take` may handle the first event of a turn of the event loop in its stead, at half the cost of
+    waking it. It returns whether it has, and must not wait.
+    """
 
-    def has_news(self, quiet: Timeout) -> bool:
+    def __init__(self, quiet_seconds: float | None = None) -> None:
+        self.position = 0
+        self.take: Callable[[RunEvent], bool] | None = None
+        self._news = Event()
+        self._quiet = Timeout(quiet_seconds)
+        self._is_waiting = False
+        self._has_news = True
+        self._taken_in = -1
+
+    def add(self, event: RunEvent) -> None:
+        """Note the next event."""
+        if self.take is not None and self._may_take() and self.take(event):
+            self.position += 1
+            self._quiet.restart()
+        else:
+            self.wake()
+
+    def _may_take(self) -> bool:
+        """True if the reader knows all events before; those that come together are left to it, as a batch."""
+        turn, self._taken_in = self._taken_in, current_turn()
+        return self._is_waiting and turn != self._taken_in and not self._news.is_set()
+
+    def wake(self) -> None:
+        """Look at the log again."""
+        self._news.set()
+
+    def interrupt(self) -> None:
+        """End the wait as if it had been too long."""
+        self._has_news = False
+        self._news.set()
+
+    def forget_news(self) -> None:
+        """Wait for what comes from now on."""
+        self._news.clear()
+
+    def has_news(self) -> bool:
         """Wait for news; return False if none came in time."""
+        self._has_news = self._is_waiting = True
         try:
-            with quiet:
-                self.news.wait()
+            with self._quiet:
+                self._news.wait()
         except TimeoutError:
             return False
-        return True
+        finally:
+            self._is_waiting = False
+        return self._has_news

@@ -33,6 +33,7 @@ __all__ = [
     "ThreadPool",
     "Timeout",
     "WorkerThread",
+    "current_turn",
     "deadline",
     "get_addresses",
     "on_signal",
@@ -87,6 +88,11 @@ def pause() -> None:
     After `sleep(0)` gevent runs up to fifty such callbacks before it looks at sockets and timers.
     """
     gevent.sleep(_PAUSE_SECONDS)
+
+
+def current_turn() -> int:
+    """Return the number of the event loop's turn, in which no greenlet waits for a socket or timer twice."""
+    return int(gevent.get_hub().loop.iteration)
 
 
 def wait_readable(fd: int) -> None:
@@ -148,12 +154,19 @@ class Timeout:
             seconds = max(seconds, _SOON)
             self._timer = gevent.get_hub().loop.timer(seconds, seconds)
         self._error = error
+        self._inside: gevent.Greenlet | None = None
 
     def __enter__(self) -> None:
+        self._inside = gevent.getcurrent()
+        self.restart()
+
+    def restart(self) -> None:
+        """Give the block that is running all of the time again."""
         if self._timer is not None:
-            self._timer.again(self._expire, gevent.getcurrent())  # `start` would resume with the remaining time
+            self._timer.again(self._expire, self._inside)  # `start` would resume with the remaining time
 
     def __exit__(self, *exc_info: object) -> None:
+        self._inside = None
         if self._timer is not None:
             self._timer.stop()
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from service.agent.event_log import ENDED, STARTED_NUMBER, end_events, events_after, queued_event
 from service.agent.run import Run
+from service.agent.run_reader import RunReader
 from service.core.concurrency import Event, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.ids import time_of
@@ -221,7 +222,7 @@ class EventFeeds:
         return feed
 
     def _follow_live(self, run: Run, feed: EventFeed) -> None:
-        for _ in run.follow(_QUIET_SECONDS):
+        for _ in run.follow(RunReader(_QUIET_SECONDS)):
             feed.extend(events_after(run, feed.last))
             feed.wake_all()
             if feed.has_ended or feed.is_closed or not feed.watchers:

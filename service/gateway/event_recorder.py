@@ -6,6 +6,7 @@ import logging
 
 from service.agent.event_log import events_after, progress_of
 from service.agent.run import Run
+from service.agent.run_reader import RunReader
 from service.core.concurrency import sleep
 from service.storage.database.errors import StoreError
 from service.storage.runs.events import AppendEvents, EventBatch, RunProgress, to_batches
@@ -31,7 +32,7 @@ class EventRecorder:
 
     def record(self) -> None:
         """Store events in batches until the run has ended. Never raises; what fails is stored with the next batch."""
-        for _ in self._run.follow(_QUIET_SECONDS):
+        for _ in self._run.follow(RunReader(_QUIET_SECONDS)):
             if self._run.end is not None:
                 break
             try:

@@ -11,6 +11,7 @@ from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.api.http.connexion_app import PRINCIPAL_KEY, environ_key
 from service.api.http.http_response import REPLAYED, RUN_ID_HEADER
+from service.api.http.run_stream import Offer
 from service.core.byte_budget import HOLD_KEY
 from service.core.concurrency import CancelScope, sleep, spawn
 from service.core.disconnect import watch_disconnect
@@ -61,6 +62,7 @@ class Caller:
         self._submission = CancelScope()
         self._run: Run | None = None
         self.connection = environ.get("openclaw.connection")
+        self.offer: Offer | None = environ.get("openclaw.offer")
         self.principal: Principal = environ[PRINCIPAL_KEY]
         self.entry: AccessEntry = access_entry(environ)
 

@@ -19,7 +19,7 @@ from service.agent.events import (
 from service.agent.request import REASONING
 from service.agent.run import Run, RunResult
 from service.api.http.chat_chunks import ChunkEncoder, to_tool_call, to_usage
-from service.api.http.run_stream import QUIET_SECONDS, RunStream
+from service.api.http.run_stream import QUIET_SECONDS, Offer, RunStream
 
 
 def to_completion(
@@ -70,8 +70,9 @@ class ChunkStream(RunStream):
         include_cost: bool = False,
         shows: Collection[str] = (),
         quiet_seconds: float = QUIET_SECONDS,
+        offer: Offer | None = None,
     ) -> None:
-        super().__init__(run, shows, quiet_seconds)
+        super().__init__(run, shows, quiet_seconds, offer)
         self._encoder = ChunkEncoder(
             run.id, run.accepted_at, model, include_usage=include_usage, include_cost=include_cost
         )

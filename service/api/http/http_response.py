@@ -40,6 +40,10 @@ _NO_STORE = ("Cache-Control", "no-store")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 
+class FramedPiece(bytes):
+    """The rest of a piece of a stream that was sent in part, with its framing."""
+
+
 class FinalPiece(bytes):
     """The last piece of a stream; the end of the body is sent with it."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 from service.agent.events import (
     ReasoningDelta,
@@ -17,7 +19,13 @@ from service.agent.events import (
 )
 from service.agent.request import REASONING, TOOLS
 from service.agent.run import Run
-from service.api.http.http_response import FinalPiece
+from service.agent.run_reader import RunReader
+from service.api.http.http_response import FinalPiece, FramedPiece
+
+logger = logging.getLogger("openclaw.http")
+
+#: Sends as much of a piece of a stream as the client's socket takes at once; returns the rest, as it has to be sent.
+Offer = Callable[[bytes], bytes]
 
 #: Maximum silence of a stream once its run has begun; then a comment line is sent.
 QUIET_SECONDS = 15.0
@@ -37,14 +45,17 @@ class RunStream(ABC):
     events a comment line is sent. `shows` are the kinds of events that the caller asks for beside the text.
     """
 
-    def __init__(self, run: Run, shows: Collection[str], quiet_seconds: float) -> None:
+    def __init__(self, run: Run, shows: Collection[str], quiet_seconds: float, offer: Offer | None = None) -> None:
         self._run = run
         self._visible: tuple[type[RunEvent], ...] = _VISIBLE_EVENTS
         for kind in shows:
             if kind != REASONING or run.shows_reasoning:
                 self._visible += _EVENTS_OF_KIND[kind]
         self._quiet_seconds = quiet_seconds
-        self._batches = run.follow(quiet_seconds)
+        self._offer = offer
+        self._rest = b""
+        self._reader = RunReader(quiet_seconds)
+        self._batches = run.follow(self._reader)
         self._first: list[RunEvent] = []
 
     def begin(self) -> None:
@@ -66,9 +77,34 @@ class RunStream(ABC):
     def __iter__(self) -> Iterator[bytes]:
         """Yield the opening and the first events, then events as they come, `[DONE]` last; never raises."""
         yield self._to_piece(self._first, self._opening())
-        if not self._first or not isinstance(self._first[-1], RunEnded):
+        if self._first and isinstance(self._first[-1], RunEnded):
+            return
+        self._reader.take = None if self._offer is None else partial(self._take, self._offer)
+        try:
             for batch in self._batches:
-                yield self._to_piece(batch) if batch else COMMENT
+                if self._rest:
+                    rest, self._rest = FramedPiece(self._rest), b""
+                    yield rest
+                elif not batch:
+                    yield COMMENT
+                if batch:
+                    yield self._to_piece(batch)
+        finally:
+            self._reader.take = None  # it refers to this object
+
+    def _take(self, offer: Offer, event: RunEvent) -> bool:
+        """Send an event at once, from the greenlet of the run, as far as the client's socket takes it."""
+        if isinstance(event, RunEnded):
+            return False
+        try:
+            piece = self._encode(event)
+        except Exception:
+            logger.exception("an event of run %s could not be encoded", self._run.id)
+            return False
+        self._rest = offer(piece) if piece else b""
+        if self._rest:
+            self._reader.interrupt()
+        return True
 
     def _to_piece(self, batch: Sequence[RunEvent], opening: bytes = b"") -> bytes:
         piece = opening + b"".join(map(self._encode, batch))

@@ -39,8 +39,9 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """The requests of one connection and their responses, one after another.
 
     In addition to WSGI's keys the environ has `openclaw.request_id`, `openclaw.connection` (for `watch_disconnect`),
-    `openclaw.socket` and the request's `AccessEntry`. With status 101 the socket belongs to the application until it
-    returns; `openclaw.early` has the bytes received before. The application may set `HOLD_KEY`.
+    `openclaw.socket`, `openclaw.offer` (see `offer`) and the request's `AccessEntry`. With status 101 the socket
+    belongs to the application until it returns; `openclaw.early` has the bytes received before. The application may set
+    `HOLD_KEY`.
     """
 
     head: Head | None
@@ -79,7 +80,8 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             _log.exception("connection closed after an internal error")
         finally:
             self.socket.close()
-            self.connection.set_probe(None)  # it refers to this object
+            self.connection.set_probe(None)  # it refers to this object, and so does the environ
+            self.environ = None
 
     def handle_one_request(self) -> bool:
         """Wait for one request and answer it; returns whether the connection stays open."""
@@ -136,6 +138,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         environ["openclaw.request_id"] = self.request_id
         environ["openclaw.connection"] = self.connection
         environ["openclaw.socket"] = self.socket
+        environ["openclaw.offer"] = self.offer
         environ[ENTRY_KEY] = AccessEntry()
         return environ
 
@@ -220,6 +223,9 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             raise self.ApplicationError("The application did not call start_response.")
         if data and self.code in _BODILESS:
             raise self.ApplicationError(f"A {self.code} response must have no body.")
+        if isinstance(data, http_response.FramedPiece):
+            self._sendall(data)
+            return
         sent = b""
         if not self.headers_sent:
             self.finalize_headers()
@@ -235,6 +241,14 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self.body.forgo_continue()
         self._sendall(sent)
         self.response_length += len(data)
+
+    def offer(self, data: bytes) -> bytes:
+        """Send a piece of a stream whose application waits, as far as the socket takes it.
+
+        The application has to go on with the rest, as a `FramedPiece`.
+        """
+        self.response_length += len(data)
+        return self.connection.offer(b"%x\r\n%b\r\n" % (len(data), data) if self.response_use_chunked else data)
 
     def _sendall(self, data: bytes) -> None:
         if data:

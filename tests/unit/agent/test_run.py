@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from time import monotonic
 
 import pytest
 from support.runs import new_run
 
 from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
+from service.agent.run_reader import RunReader
 from service.api.http.chat_response import ChunkStream
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn
 from service.core.disconnect import watch_disconnect
@@ -44,7 +46,7 @@ def test_reader_after_end_gets_one_batch() -> None:
 
 def test_silence_yields_empty_batch() -> None:
     run = new_run()
-    batches = run.follow(quiet_seconds=0.01)
+    batches = run.follow(RunReader(0.01))
     assert next(batches) == []
     run.append(RunEnded())
     assert list(batches) == [[RunEnded()]]
@@ -148,3 +150,58 @@ def test_bytes_from_peer_are_kept_and_are_no_disconnect() -> None:
             sleep(0.05)
         assert noticed == []
         assert ours.recv(4) == b"next"
+
+
+def test_waiting_reader_has_the_first_event_of_a_turn_taken() -> None:
+    run, reader = new_run(), RunReader()
+    taken: list[RunEvent] = []
+    batches: list[list[RunEvent]] = []
+
+    def take(event: RunEvent) -> bool:
+        taken.append(event)
+        return True
+
+    reader.take = take
+    reading = spawn(lambda: batches.extend(list(batch) for batch in run.follow(reader)))
+    run.append(TextDelta("before it waits"))
+    sleep(0.01)
+    for text in ("first", "second", "third"):  # in one turn
+        run.append(TextDelta(text))
+    sleep(0.01)
+    run.append(TextDelta("alone"))
+    sleep(0.01)
+    reader.take = None
+    run.append(RunEnded())
+    reading.join()
+    assert taken == [TextDelta("first"), TextDelta("alone")]
+    assert batches == [[TextDelta("before it waits")], [TextDelta("second"), TextDelta("third")], [RunEnded()]]
+
+
+def test_reader_gets_what_was_not_taken() -> None:
+    run, reader = new_run(), RunReader()
+    reader.take = lambda _: False
+    batches: list[list[RunEvent]] = []
+    reading = spawn(lambda: batches.extend(list(batch) for batch in run.follow(reader)))
+    sleep(0.01)
+    run.append(TextDelta("a"))
+    sleep(0.01)
+    run.append(RunEnded())
+    reading.join()
+    assert batches == [[TextDelta("a")], [RunEnded()]]
+
+
+def test_taken_events_end_the_silence() -> None:
+    run, reader = new_run(), RunReader(0.2)
+    reader.take = lambda _: True
+    batches = run.follow(reader)
+
+    def speak() -> None:
+        for _ in range(8):
+            sleep(0.05)
+            run.append(TextDelta("a"))
+
+    spoken = spawn(speak)
+    began_at = monotonic()
+    assert next(batches) == []
+    assert monotonic() - began_at > 0.5
+    spoken.join()

@@ -14,7 +14,7 @@ from service.api.http.chat_chunks import DONE
 from service.api.http.http_response import FinalPiece
 from service.api.http.openai_responses.output import ResponseFold, StreamedEvent
 from service.api.http.openai_responses.stored import StoredEvents
-from service.api.http.run_stream import COMMENT, QUIET_SECONDS, RunStream
+from service.api.http.run_stream import COMMENT, QUIET_SECONDS, Offer, RunStream
 from service.core.disconnect import ProbedConnection, watch_disconnect
 from service.core.errors import GatewayError
 from service.gateway.event_feeds import Watch
@@ -27,9 +27,14 @@ class ResponseStream(RunStream):
     """The events of a response."""
 
     def __init__(
-        self, run: Run, fold: ResponseFold, shows: Collection[str], quiet_seconds: float = QUIET_SECONDS
+        self,
+        run: Run,
+        fold: ResponseFold,
+        shows: Collection[str],
+        quiet_seconds: float = QUIET_SECONDS,
+        offer: Offer | None = None,
     ) -> None:
-        super().__init__(run, shows, quiet_seconds)
+        super().__init__(run, shows, quiet_seconds, offer)
         self._fold = fold
 
     def _opening(self) -> bytes:
