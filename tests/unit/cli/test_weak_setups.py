@@ -52,6 +52,7 @@ def test_configuration_that_others_can_write_is_noted(locations: Locations, mode
         (0o644, 0o700, GENERATED.secret, False),
         (0o644, 0o755, "${OPENCLAW_GATEWAY_TOKEN}", False),
     ],
+    ids=["readable", "own file", "own directory", "variable"],  # the secret differs in each of the parallel processes
 )
 def test_secret_that_others_can_read_is_noted(
     locations: Locations, mode: int, directory_mode: int, text: str, noted: bool
