@@ -124,7 +124,7 @@ def explain_tool(
         ApprovalPolicy.ASK: "; a person is asked first",
         ApprovalPolicy.ASK_ALWAYS: "; a person is asked each time",
     }
-    return True, f"in {' and '.join(one.label for one in granted)}{asks.get(approval, '')}"
+    return True, f"in {' and '.join(one.label_for(name) for one in granted)}{asks.get(approval, '')}"
 
 
 def listed_tools(entries: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
@@ -183,10 +183,15 @@ class _KnownTools(NamedTuple):
 
 
 class _ToolList(NamedTuple):
-    """Names, patterns and groups, and the list's name in messages."""
+    """Names, patterns and groups, and the list's name in messages; `parts` are the lists that it was made of."""
 
     label: str
     entries: tuple[str, ...]
+    parts: tuple[_ToolList, ...] = ()
+
+    def label_for(self, name: str) -> str:
+        """Return the name of the part that has the tool `name`."""
+        return next((part.label for part in self.parts if _matches(part.entries, name)), self.label)
 
 
 def _lists(
@@ -195,10 +200,8 @@ def _lists(
     """Return the lists that must all contain a tool, and the lists that must not."""
     both = (("tools", global_config), ("the agent's tools", agent_config))
     allows = [_ToolList(f"{place}.allow", config.allow) for place, config in both if config.allow is not None]
-    profile = agent_config.profile or global_config.profile
-    also = (*(global_config.also_allow or ()), *(agent_config.also_allow or ()))
-    granted = [_ToolList(_base_label(profile, allows, also), (*_base(profile, has_allow_list=bool(allows)), *also))]
-    granted += allows
+    also = [_ToolList(f"{place}.alsoAllow", config.also_allow) for place, config in both if config.also_allow]
+    granted = [_union(_first_list(agent_config.profile or global_config.profile, allows), also), *allows]
     denies = [_ToolList(f"{place}.deny", config.deny) for place, config in both if config.deny is not None]
     denies.append(_ToolList("its own settings", _disabled_tools(global_config, agent_config)))
     for label, limits in _limits(global_config, agent_config, models):
@@ -210,11 +213,18 @@ def _lists(
     return granted, [_ToolList(one.label, _with_included(one.entries)) for one in denies]
 
 
-def _base_label(profile: str | None, allows: list[_ToolList], also: tuple[str, ...]) -> str:
-    base = "all tools" if allows else "the default tools"
-    if profile is not None:
-        base = f'the profile "{profile}"'
-    return f"{base} or alsoAllow" if also else base
+def _first_list(profile: str | None, allows: list[_ToolList]) -> _ToolList:
+    label = "all tools" if allows else "the default tools"
+    label = label if profile is None else f'the profile "{profile}"'
+    return _ToolList(label, _base(profile, has_allow_list=bool(allows)))
+
+
+def _union(first: _ToolList, also: list[_ToolList]) -> _ToolList:
+    if not also:
+        return first
+    parts = (first, *also)
+    entries = tuple(entry for part in parts for entry in part.entries)
+    return _ToolList(f"{first.label} or alsoAllow", entries, parts)
 
 
 def _with_included(entries: tuple[str, ...]) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def test_agent_is_shown_with_why_it_has_each_tool(home: Home) -> None:
     home.write(config)
     shown = home.run("agents", "show", "Beta", "--json").json
     tools = {one["name"]: (one["allowed"], one["reason"]) for one in shown["tools"]}
-    assert tools["read"] == (True, 'in the profile "coding" or alsoAllow')
+    assert tools["read"] == (True, 'in the profile "coding"')
     assert tools["write"] == (False, "denied by the agent's tools.deny")
     assert tools["exec"][1].endswith("; a person is asked first")
     assert (tools["near__*"][0], tools["far__*"][0]) == (True, False)

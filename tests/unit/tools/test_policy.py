@@ -280,3 +280,15 @@ def test_denied_tools_are_not_allowed_and_servers_without_others_not_contacted()
 def test_approval_of_unknown_tool_is_reported() -> None:
     (warning,) = policy_warnings(tools(profile="full", approvals={"exce": "ask", "write": "ask"}), {}, BUILT_IN)
     assert warning.startswith('tools.approvals: "exce" matches no tool')
+
+
+def test_reason_names_the_list_that_has_the_tool() -> None:
+    everywhere = GlobalToolsConfig.model_validate({"alsoAllow": ["web_fetch"]})
+    agent = GlobalToolsConfig.model_validate({"alsoAllow": ["write", "read"]})
+    reasons = {name: explain_tool(everywhere, agent, name) for name in ("read", "write", "web_fetch", "exec")}
+    assert reasons == {
+        "read": (True, "in the default tools"),
+        "write": (True, "in the agent's tools.alsoAllow"),
+        "web_fetch": (True, "in tools.alsoAllow"),
+        "exec": (False, "not in the default tools or alsoAllow"),
+    }
