@@ -25,6 +25,8 @@ const LINK = /^(?:https?:|mailto:)/i;
 const FOREIGN = new RegExp(`<(?!/?(?:${TAGS.join("|")})(?![\\w-]))`);
 /** Blocks at the end that what follows may still change. */
 const OPEN_BLOCKS = 3;
+/** Characters of a block in which marks are looked for: the time grows with their square. */
+const MAX_INLINE = 10_000;
 
 /** @type {any} */
 const purify = /** @type {any} */ (globalThis).DOMPurify;
@@ -59,6 +61,16 @@ class Written extends Renderer {
   }
 }
 
+/** Leaves the text of blocks as it is written that are so long that marks in them could keep the page busy for seconds. */
+class BoundedLexer extends Lexer {
+  /** @param {string} source @param {any[]} tokens */
+  inlineTokens(source, tokens = []) {
+    if (source.length <= MAX_INLINE) return super.inlineTokens(source, tokens);
+    tokens.push({ type: "text", raw: source, text: source, escaped: false });
+    return tokens;
+  }
+}
+
 const PARSING = { ...getDefaults(), renderer: new Written() };
 
 /** An element that shows Markdown. */
@@ -80,7 +92,7 @@ export class MarkdownView {
     this.isComplete = isComplete;
     const start = this.blocks.slice(0, settled).reduce((length, { raw }) => length + raw.length, 0);
     try {
-      this.replace(settled, new Lexer({ gfm: true, breaks: true }).lex(text.slice(start)));
+      this.replace(settled, new BoundedLexer({ gfm: true, breaks: true }).lex(text.slice(start)));
     } catch {
       this.showAsWritten(text); // thousands of levels of quotes or lists are more than the stack holds
     }

@@ -326,6 +326,13 @@ def test_answer_nested_deeper_than_can_be_drawn_is_shown_as_written(stage: Stage
     assert answers(page)[1] == "bold"
 
 
+def test_marks_in_a_very_long_paragraph_are_shown_as_written(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, f"say {'*a* ' * 2600}end\n\n*last*")
+    assert answers(page) == [f"{'*a* ' * 2600}end\n\nlast"]
+    assert page.evaluate("document.querySelectorAll('.answer em').length") == 1
+
+
 def test_text_runs_from_right_to_left_where_its_script_does(stage: Stage) -> None:
     page = stage.sign_in()
     ask(page, "say - \u05e9\u05dc\u05d5\u05dd.")
