@@ -146,11 +146,16 @@ class Connection:
             self._is_sending = False
 
     def offer(self, data: bytes) -> bytes:
-        """Send what the socket takes without waiting, and return the rest; `send` finds out if the peer has left."""
+        """Send what the socket takes without waiting, and return the rest, which has to be sent next.
+
+        `send` finds out if the peer has left.
+        """
         try:
-            return data[self._raw.send(data, socket.MSG_DONTWAIT) :]
+            rest = data[self._raw.send(data, socket.MSG_DONTWAIT) :]
         except OSError:
-            return data
+            rest = data
+        self._is_sending = bool(rest)  # no probe may come in between
+        return rest
 
     def set_probe(self, probe: Callable[[], bytes | None] | None) -> None:
         """Set the source of probes: bytes that do not alter the response, empty once sent, None if there are none."""

@@ -225,6 +225,20 @@ def test_peer_that_reads_slowly_gets_everything(pair: Pair) -> None:
     assert received == size
 
 
+def test_no_probe_is_sent_within_a_piece_that_was_taken_in_part(pair: Pair) -> None:
+    pair.here.set_probe(lambda: b"0")
+    pair.here.socket.setblocking(False)
+    data = b"x" * 3_000_000
+    rest = pair.here.offer(data)
+    received = len(data) - len(rest)
+    assert 0 < received < len(data)
+    assert pair.peer.recv(received, socket.MSG_WAITALL) == data[:received]  # now a probe would fit
+    assert pair.here.probe_peer()
+    pair.here.send(b"the rest")
+    assert pair.here.probe_peer()
+    assert pair.peer.recv(100) == b"the rest0"
+
+
 def test_open_file_limit_only_grows() -> None:
     first = raise_open_file_limit()
     assert raise_open_file_limit() == first
