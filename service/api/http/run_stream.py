@@ -42,7 +42,7 @@ class RunStream(ABC):
     """The events of a run as the bytes of an event stream.
 
     Iterated at once, it begins before the run's first output, after `begin` with that. After `quiet_seconds` without
-    events a comment line is sent. `shows` are the kinds of events that the caller asks for beside the text.
+    visible events a comment line is sent. `shows` are the kinds of events that the caller asks for beside the text.
     """
 
     def __init__(self, run: Run, shows: Collection[str], quiet_seconds: float, offer: Offer | None = None) -> None:
@@ -54,7 +54,7 @@ class RunStream(ABC):
         self._quiet_seconds = quiet_seconds
         self._offer = offer
         self._rest = b""
-        self._reader = RunReader(quiet_seconds)
+        self._reader = RunReader(quiet_seconds, self._visible)
         self._batches = run.follow(self._reader)
         self._first: list[RunEvent] = []
 

@@ -8,9 +8,10 @@ from time import monotonic
 import pytest
 from support.runs import new_run
 
-from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
+from service.agent.events import ReasoningDelta, RunEnded, RunEvent, StepEnded, TextDelta, ToolCallRequested
 from service.agent.run_reader import RunReader
 from service.api.http.chat_response import ChunkStream
+from service.api.http.run_stream import COMMENT
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn
 from service.core.disconnect import watch_disconnect
 from service.core.errors import GatewayError
@@ -205,3 +206,25 @@ def test_taken_events_end_the_silence() -> None:
     assert next(batches) == []
     assert monotonic() - began_at > 0.5
     spoken.join()
+
+
+def test_events_that_a_client_does_not_see_leave_its_stream_silent() -> None:
+    run, sent = new_run(), []
+
+    def offer(piece: bytes) -> bytes:
+        sent.append(piece)
+        return b""
+
+    def think() -> None:
+        for _ in range(10):
+            sleep(0.05)
+            run.append(ReasoningDelta("hm"))
+            run.append(StepEnded(Usage()))
+        run.append(RunEnded())
+
+    stream = ChunkStream(run, "openclaw", include_usage=False, quiet_seconds=0.12, offer=offer)
+    thought = spawn(think)
+    pieces = list(stream)
+    thought.join()
+    assert COMMENT in pieces
+    assert sent == []
