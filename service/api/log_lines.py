@@ -145,7 +145,9 @@ def _add_caller(fields: dict[str, str | float], event: RunFinished | EmbeddingCa
 def _add_work(fields: dict[str, str | float], *names: str) -> None:
     """Add what the current work has of these ids."""
     ids = current_work.get().ids
-    fields.update((name, ids[name]) for name in names if name in ids)
+    for name in names:
+        if name in ids:
+            fields[name] = ids[name]
 
 
 def _shown(arguments: str, config: LoggingConfig) -> str | None:

@@ -298,21 +298,15 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         status, seconds = entry.status or self.code or 0, self.time_finish - self.time_start
         if request_ended:
             request_ended.emit(RequestEnded(self.command or "-", entry.route, status, seconds))
-        write_access_line(
-            {
-                "method": self.command or "-",
-                "path": self.path.partition("?")[0],
-                "status": status or "-",
-                "duration_ms": round(seconds * 1000, 1),
-                "bytes": self.response_length,
-                "request_id": self.request_id,
-                "client": entry.client or self.peer,
-            },
-            key=entry.key,
-            agent=entry.agent,
-            run=entry.run,
-            replaced_tools=entry.replaced_tools,
-            error=entry.error,
-            trace_id=entry.trace_id,
-            complete=None if self.complete else "no",
-        )
+        fields: dict[str, str | float] = {
+            "method": self.command or "-",
+            "path": self.path.partition("?")[0],
+            "status": status or "-",
+            "duration_ms": round(seconds * 1000, 1),
+            "bytes": self.response_length,
+            "request_id": self.request_id,
+            "client": entry.client or self.peer,
+        }
+        if not self.complete:
+            fields["complete"] = "no"
+        write_access_line(fields, entry)
