@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import current_app
 
-from service.api.http.caller import origin_of
+from service.api.http.caller import name_run, origin_of
 from service.api.http.chat_chunks import ChunkEncoder
 from service.api.http.chat_request import parse_shown
 from service.api.http.chat_resume import ResumedChunks
@@ -72,7 +72,7 @@ def create_run(body: dict[str, Any]) -> Response:
     except GatewayError as error:
         raise in_run_terms(error) from None
     entry = access_entry(environ)
-    entry.agent, entry.run = run.agent_id, run.id
+    name_run(entry, run)
     headers = [(RUN_ID_HEADER, run.id)]
     if run.is_replay:
         run.leave()  # nobody reads the copy

@@ -243,7 +243,7 @@ def write_event(logger: logging.Logger, fields: Fields, level: int = logging.INF
         logger.log(level, "%s", to_logfmt_line(fields))
 
 
-_ENTRY_FIELDS = ("key", "agent", "run", "replaced_tools", "error", "trace_id")
+_ENTRY_FIELDS = ("key", "agent", "run", "session", "replaced_tools", "error", "trace_id")
 
 #: The key of a request's `AccessEntry` in its WSGI environ.
 ENTRY_KEY = "openclaw.access_entry"
@@ -254,8 +254,8 @@ class AccessEntry:
     """The application's part of an access line.
 
     `route` is the path as in the contract, `status` replaces the one that was sent, `error` is an error code,
-    `key` is the id of the caller's API key, `replaced_tools` are the agent's tools that the caller's functions
-    replaced, `trace_id` is the trace of the run.
+    `key` is the id of the caller's API key, `session` the one that was named or continued, `replaced_tools` are the
+    agent's tools that the caller's functions replaced, `trace_id` is the trace of the run.
     """
 
     client: str | None = None
@@ -263,6 +263,7 @@ class AccessEntry:
     route: str | None = None
     agent: str | None = None
     run: str | None = None
+    session: str | None = None
     status: int | None = None
     error: str | None = None
     replaced_tools: str | None = None

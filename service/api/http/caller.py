@@ -51,6 +51,13 @@ def origin_of(environ: Mapping[str, Any]) -> tuple[str | None, Mapping[str, str]
     return environ.get("openclaw.request_id"), trace
 
 
+def name_run(entry: AccessEntry, run: Run) -> None:
+    """Name the run in the access log, and its session unless that is the run's own."""
+    entry.agent, entry.run = run.agent_id, run.id
+    if not run.accepted.stateless:
+        entry.session = run.session_key
+
+
 class Caller:
     """The client of a request. If it hangs up inside the `with` block, its run is cancelled, or left (`Run.leave`).
 
@@ -88,7 +95,7 @@ class Caller:
         except GatewayError as error:
             logger.info("request %s was refused: %s", self._environ.get("openclaw.request_id"), error.code)
             raise
-        self.entry.agent, self.entry.run = run.agent_id, run.id
+        name_run(self.entry, run)
         if HOLD_KEY in self._environ:
             run.retain(self._environ[HOLD_KEY])
         return run

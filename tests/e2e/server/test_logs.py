@@ -100,6 +100,7 @@ def test_run_has_one_line_and_so_has_each_tool_call(
     assert (line["model_calls"], line["input_tokens"]) == (2, usage["prompt_tokens"])
     assert line["output_tokens"] == usage["completion_tokens"]
     assert session
+    assert entry(gateway, "access", run=run_id)["session"] == line["session"]
     called = entry(gateway, "tool", run=run_id)
     assert (called["tool"], called["outcome"], called["agent"]) == ("read", "error", "main")
     assert (called["session"], called["key"], called["request_id"]) == (line["session"], key_id, "find-me")
