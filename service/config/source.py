@@ -70,7 +70,7 @@ class Locations:
 
     @property
     def command(self) -> str:
-        """How to call the program for these."""
+        """The command that calls the program for these locations, without a subcommand."""
         return f"openclaw{' --dev' if self.dev else '' if self.profile is None else f' --profile {self.profile}'}"
 
     @property

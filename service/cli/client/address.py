@@ -34,8 +34,8 @@ _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 class GatewayAddress:
     """A gateway's HTTP address without a trailing slash, its secret (may be empty), and the source of both.
 
-    `secret_keys` are the settings for the secret, `missing_file` is the path of a missing configuration, `command` is
-    how to call the program for the gateway of this machine.
+    `secret_keys` are the settings for the secret, `missing_file` is the path of a missing configuration, `command`
+    calls the program for the gateway of this machine.
     """
 
     url: str
