@@ -45,6 +45,12 @@ class Signal(Generic[T]):
                 logger.exception("a receiver of %s failed", type(event).__name__)
 
 
+class Level:
+    """How many of something there are in this process, for those who ask."""
+
+    value = 0
+
+
 @record
 class RequestEnded:
     """An HTTP request has been answered, or its client is gone; a WebSocket counts when it is closed.
@@ -209,18 +215,11 @@ class ToolExecuted:
 
 @record
 class Committed:
-    """A transaction of `operations` changes has ended; `failed` if it stored nothing."""
+    """A transaction of `operations` changes has ended: `outcome` is "ok", or "error" if it stored nothing."""
 
     operations: int
-    failed: bool
+    outcome: str
     seconds: float
-
-
-@record
-class StreamChanged:
-    """A stream of Server-Sent Events was opened (1) or closed (-1)."""
-
-    change: int
 
 
 @record
@@ -245,5 +244,7 @@ model_replaced: Signal[ModelReplaced] = Signal()
 tool_calling: Signal[ToolCalling] = Signal()
 tool_executed: Signal[ToolExecuted] = Signal()
 committed: Signal[Committed] = Signal()
-stream_changed: Signal[StreamChanged] = Signal()
 login_failed: Signal[LoginFailed] = Signal()
+
+#: Open streams of Server-Sent Events.
+open_streams = Level()

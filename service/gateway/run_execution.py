@@ -261,21 +261,21 @@ def _to_finished(run: Run, plan: RunPlan, end: RunEnded) -> RunFinished:
     if not asks_model:
         first_output_at_ms = None
     return RunFinished(
-        run_id=run.id,
-        session_key=plan.context_key or run.session_key,
-        key_id=plan.request.principal.key_id,
-        request_id=run.request_id,
-        agent=run.agent_id,
-        protocol=run.protocol,
-        model=run.model if asks_model else None,
-        outcome="ok" if end.error is None else end.error.code,
-        queued_seconds=max(begun_at - run.accepted_at, 0.0),
-        seconds=run.running_seconds if run.has_begun else None,
-        first_output_seconds=None if first_output_at_ms is None else (first_output_at_ms - accepted_at_ms) / 1000,
-        usage=run.usage,
-        model_calls=run.step if asks_model else 0,
-        has_begun=run.has_begun,
-        reason=None if end.error is None else _reason_of(end.error),
+        run.id,
+        plan.context_key or run.session_key,
+        plan.request.principal.key_id,
+        run.request_id,
+        run.agent_id,
+        run.protocol,
+        run.model if asks_model else None,
+        "ok" if end.error is None else end.error.code,
+        max(begun_at - run.accepted_at, 0.0),
+        run.running_seconds if run.has_begun else None,
+        None if first_output_at_ms is None else (first_output_at_ms - accepted_at_ms) / 1000,
+        run.usage,
+        run.step if asks_model else 0,
+        run.has_begun,
+        None if end.error is None else _reason_of(end.error),
     )
 
 

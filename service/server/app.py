@@ -35,6 +35,7 @@ from service.config.schema import Config
 from service.core.dataclass import record
 from service.core.ids import new_uuid
 from service.core.principal import Principal
+from service.core.signals import open_streams
 from service.gateway.gateway import Gateway
 from service.storage.cluster.login_failures import LoginFailures
 from service.storage.runs.records import RunState
@@ -114,6 +115,7 @@ def _read_figures(gateway: Gateway, hub: Hub) -> Mapping[tuple[str, tuple[str, .
     states = {"queued": RunState.QUEUED, "running": RunState.RUNNING, "waiting": RunState.WAITING}
     runs = {("openclaw_runs", (name,)): float(active[state]) for name, state in states.items()}
     return runs | {
+        ("openclaw_http_streams", ()): open_streams.value,
         ("openclaw_websocket_connections", ()): len(hub),
         ("openclaw_in_flight_bytes", ()): gateway.budget.used_bytes,
         ("openclaw_in_flight_limit_bytes", ()): gateway.budget.limit_bytes,

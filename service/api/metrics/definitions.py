@@ -15,7 +15,7 @@ from typing import Any
 from service.core import signals
 from service.core.dataclass import record
 from service.core.signals import Signal
-from service.core.usage import to_dollars
+from service.core.usage import NANO
 
 Labels = tuple[str, ...]
 
@@ -30,10 +30,9 @@ _models: dict[str, tuple[str, str]] = {}
 
 
 class Kind(Enum):
-    """The kinds of metrics of signals. A gauge is that of a process, and ends with it."""
+    """The kinds of metrics of signals."""
 
     COUNTER = auto()
-    GAUGE = auto()
     HISTOGRAM = auto()
 
 
@@ -41,23 +40,34 @@ class Kind(Enum):
 class Events:
     """The events of a signal, counted once `batch` of them have happened, or when the figures are read.
 
-    Those for which `read_key` returns the same have the same labels in every metric, and are counted together.
+    Those with the same values of the fields `key` have the same labels in every metric, and are counted together.
     """
 
     signal: Signal[Any]
-    read_key: Callable[[Any], tuple[Any, ...]]
+    key: tuple[str, ...]
     batch: int = 100
 
 
-def _one(_: object) -> float:
-    return 1
+@record
+class Amounts:
+    """What events add to a metric: `read` returns the amount of one, without it each adds 1.
+
+    `None` adds nothing, and without `with_zero` nor does 0. A sum is divided by `divisor`.
+    """
+
+    read: Callable[[Any], float | None] | None = None
+    with_zero: bool = True
+    divisor: int = 1
+
+
+AmountsByLabels = Mapping[Labels, Amounts]
 
 
 @record
 class Row:
-    """A metric of events: their key gives its `labels` by `to_labels`.
+    """A metric of events: the values of their key give its `labels` by `to_labels`.
 
-    `amounts` return what an event adds, or `None` for nothing; the keys are the values of further labels.
+    The keys of `amounts` are the values of further labels.
     """
 
     kind: Kind
@@ -66,12 +76,8 @@ class Row:
     labels: Labels
     events: Events
     to_labels: Callable[..., Labels]
-    amounts: Mapping[Labels, Callable[[Any], float | None]]
+    amounts: AmountsByLabels
     buckets: tuple[float, ...] = _SECONDS
-
-
-def _cost(event: signals.RunFinished | signals.EmbeddingCalled) -> float | None:
-    return to_dollars(event.usage.cost_nano) or None
 
 
 def _split(ref: str | None) -> tuple[str, str]:
@@ -90,6 +96,10 @@ def _split(ref: str | None) -> tuple[str, str]:
 
 def _no_labels(*_: object) -> Labels:
     return ()
+
+
+def _to_label(value: str) -> Labels:
+    return (value,)
 
 
 def _to_request_labels(method: str, route: str | None, status: int) -> Labels:
@@ -124,24 +134,25 @@ def _to_tool_labels(name: str, is_known: bool, outcome: str) -> Labels:
     return name if is_known else _OTHER, outcome
 
 
-_REQUESTS = Events(signals.request_ended, attrgetter("method", "route", "status"))
-_STREAMS = Events(signals.stream_changed, _no_labels)
-_RUNS = Events(signals.run_finished, attrgetter("agent", "model", "protocol", "outcome"))
-_CALLS = Events(signals.model_called, attrgetter("model", "outcome"))
-_EMBEDDINGS = Events(signals.embedding_called, attrgetter("asked.agent", "asked.model", "outcome"))
-_FAILOVERS = Events(signals.model_replaced, attrgetter("model", "fallback", "reason"))
-_TOOLS = Events(signals.tool_executed, attrgetter("name", "is_known", "outcome"), batch=1)  # results may be large
-_COMMITS = Events(signals.committed, lambda event: ("error" if event.failed else "ok",))
-_LOGINS = Events(signals.login_failed, lambda event: (event.outcome,))
+_REQUESTS = Events(signals.request_ended, ("method", "route", "status"))
+_RUNS = Events(signals.run_finished, ("agent", "model", "protocol", "outcome"))
+_CALLS = Events(signals.model_called, ("model", "outcome"))
+_EMBEDDINGS = Events(signals.embedding_called, ("asked.agent", "asked.model", "outcome"))
+_FAILOVERS = Events(signals.model_replaced, ("model", "fallback", "reason"))
+_TOOLS = Events(signals.tool_executed, ("name", "is_known", "outcome"), batch=1)  # results may be large
+_COMMITS = Events(signals.committed, ("outcome",))
+_LOGINS = Events(signals.login_failed, ("outcome",))
 
-_ONE: Mapping[Labels, Callable[[Any], float]] = {(): _one}
-_DURATION: Mapping[Labels, Callable[[Any], float | None]] = {(): attrgetter("seconds")}
-_TOKEN_USAGE: Mapping[Labels, Callable[[signals.RunFinished], float | None]] = {
-    ("input",): lambda event: event.usage.input_tokens or None,
-    ("output",): lambda event: event.usage.output_tokens or None,
-    ("cache_read",): lambda event: event.usage.cached_tokens or None,
-    ("reasoning",): lambda event: event.usage.reasoning_tokens or None,
+_ONE: AmountsByLabels = {(): Amounts()}
+_DURATION: AmountsByLabels = {(): Amounts(attrgetter("seconds"))}
+_INPUT_TOKENS = Amounts(attrgetter("usage.input_tokens"), with_zero=False)
+_TOKEN_USAGE: AmountsByLabels = {
+    ("input",): _INPUT_TOKENS,
+    ("output",): Amounts(attrgetter("usage.output_tokens"), with_zero=False),
+    ("cache_read",): Amounts(attrgetter("usage.cached_tokens"), with_zero=False),
+    ("reasoning",): Amounts(attrgetter("usage.reasoning_tokens"), with_zero=False),
 }
+_COST: AmountsByLabels = {(): Amounts(attrgetter("usage.cost_nano"), with_zero=False, divisor=NANO)}
 
 _MODEL = ("provider", "model")
 _OUTCOME = (*_MODEL, "outcome")
@@ -155,15 +166,6 @@ ROWS = (
         _REQUESTS,
         _to_request_labels,
         _DURATION,
-    ),
-    Row(
-        Kind.GAUGE,
-        "openclaw_http_streams",
-        "Open streams of Server-Sent Events.",
-        (),
-        _STREAMS,
-        _no_labels,
-        {(): attrgetter("change")},
     ),
     Row(
         Kind.COUNTER,
@@ -190,7 +192,7 @@ ROWS = (
         _MODEL,
         _RUNS,
         _to_model_labels,
-        {(): attrgetter("first_output_seconds")},
+        {(): Amounts(attrgetter("first_output_seconds"))},
     ),
     Row(
         Kind.HISTOGRAM,
@@ -199,7 +201,7 @@ ROWS = (
         (),
         _RUNS,
         _no_labels,
-        {(): attrgetter("queued_seconds")},
+        {(): Amounts(attrgetter("queued_seconds"))},
     ),
     Row(
         Kind.COUNTER,
@@ -217,7 +219,7 @@ ROWS = (
         ("agent", *_MODEL),
         _RUNS,
         _to_agent_labels,
-        {(): _cost},
+        _COST,
     ),
     Row(
         Kind.HISTOGRAM,
@@ -263,7 +265,7 @@ ROWS = (
         ("agent", *_MODEL),
         _EMBEDDINGS,
         _to_agent_labels,
-        {(): lambda event: event.usage.input_tokens or None},
+        {(): _INPUT_TOKENS},
     ),
     Row(
         Kind.COUNTER,
@@ -272,7 +274,7 @@ ROWS = (
         ("agent", *_MODEL),
         _EMBEDDINGS,
         _to_agent_labels,
-        {(): _cost},
+        _COST,
     ),
     Row(
         Kind.COUNTER,
@@ -307,7 +309,7 @@ ROWS = (
         "Transactions that write, retries included.",
         ("outcome",),
         _COMMITS,
-        lambda outcome: (outcome,),
+        _to_label,
         _DURATION,
     ),
     Row(
@@ -317,7 +319,7 @@ ROWS = (
         (),
         _COMMITS,
         _no_labels,
-        {(): attrgetter("operations")},
+        {(): Amounts(attrgetter("operations"))},
         _OPERATIONS,
     ),
     Row(
@@ -326,7 +328,7 @@ ROWS = (
         "Wrong tokens and passwords, and attempts of addresses that are locked out. The outcome is the error code.",
         ("outcome",),
         _LOGINS,
-        lambda outcome: (outcome,),
+        _to_label,
         _ONE,
     ),
 )

@@ -112,11 +112,10 @@ def _rows_by_events() -> dict[Events, list[Row]]:
 
 def _to_family(row: Row, series: Mapping[tuple[str, ...], list[float]]) -> Metric:
     if row.kind is not Kind.HISTOGRAM:
-        kind = CounterMetricFamily if row.kind is Kind.COUNTER else GaugeMetricFamily
-        plain = kind(row.name, row.text, labels=row.labels)
+        counter = CounterMetricFamily(row.name, row.text, labels=row.labels)
         for labels, (value,) in series.items():
-            plain.add_metric(labels, value)
-        return plain
+            counter.add_metric(labels, value)
+        return counter
     family = HistogramMetricFamily(row.name, row.text, labels=row.labels)
     bounds = [*map(floatToGoString, row.buckets), "+Inf"]
     for labels, (*counts, total) in series.items():

@@ -11,6 +11,7 @@ FULLEST = "openclaw_in_flight_fullest_ratio"
 #: Gauges that are read when they are asked for: name, text and labels.
 GAUGES = (
     ("openclaw_runs", "Runs that go on.", ("state",)),
+    ("openclaw_http_streams", "Open streams of Server-Sent Events.", ()),
     ("openclaw_websocket_connections", "Authenticated WebSockets.", ()),
     ("openclaw_in_flight_bytes", "Memory for bodies, messages and output that is not read yet.", ()),
     ("openclaw_in_flight_limit_bytes", "The limit of this memory.", ()),

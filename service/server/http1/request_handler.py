@@ -19,7 +19,7 @@ from service.api.http import http_response
 from service.core.byte_budget import HOLD_KEY
 from service.core.errors import GatewayError, internal_error
 from service.core.logs import ENTRY_KEY, AccessEntry, to_logfmt, write_access_line
-from service.core.signals import RequestEnded, StreamChanged, request_ended, stream_changed
+from service.core.signals import RequestEnded, open_streams, request_ended
 from service.server.http1.body import CONTINUE, Body
 from service.server.http1.connection import Connection, PeerGoneError
 from service.server.http1.parser import Framing, Head, parse_framing, parse_head
@@ -261,11 +261,11 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         if isinstance(self.result, (list, tuple)):
             self._write_pieces([b"".join(self.result)])
         else:
-            stream_changed.emit(StreamChanged(1))
+            open_streams.value += 1
             try:
                 self._write_pieces(self.result)
             finally:
-                stream_changed.emit(StreamChanged(-1))
+                open_streams.value -= 1
         if not self.headers_sent:
             self.write(b"")
         if self.response_use_chunked and not self.ended:

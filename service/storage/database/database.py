@@ -249,7 +249,7 @@ class Database:
         try:
             self._retry(self._backend.write, lambda connection: _execute(connection, batch, self._usage), batch)
         except Exception as error:  # noqa: BLE001 - every error is passed to the waiting callers
-            committed.emit(Committed(len(batch), failed=True, seconds=monotonic() - began_at))
+            committed.emit(Committed(len(batch), "error", monotonic() - began_at))
             if not is_operation_error(error):
                 self._health.record_write(error)
             is_last_try = len(batch) == 1 and batch[0].operation.again
@@ -262,7 +262,7 @@ class Database:
                 self._commit([pending])
         else:
             if committed:
-                committed.emit(Committed(len(batch), failed=False, seconds=monotonic() - began_at))
+                committed.emit(Committed(len(batch), "ok", monotonic() - began_at))
             self._health.record_write(None)
 
     def _retry(self, attempt: Callable[[Job[T]], T], job: Job[T], batch: Sequence[_Pending] = ()) -> T:
