@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ _ISO_FORMAT = "%Y-%m-%dT%H:%M:%S"
 
 Fields = Mapping[str, str | float]
 
+_level_name = cache(logging.getLevelName)
+
 
 @record
 class LogSettings:
@@ -66,19 +68,19 @@ class _Stamp:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._cached = -1, ""
+        self._cached = -1.0, ""
         fraction = ".{:03d}Z" if as_json else ",{:03d}"
         self._fractions = [fraction.format(millisecond) for millisecond in range(1000)]
 
     def format(self, created: float) -> str:
         """Format `created`, seconds since 1970."""
-        second, millisecond = divmod(int(created * 1000), 1000)
+        second = created // 1
         cached, text = self._cached  # together: other threads log, too
         if cached != second:
             moment = (time.gmtime if self._as_json else time.localtime)(created)
             text = time.strftime(_ISO_FORMAT if self._as_json else _TIME_FORMAT, moment)
             self._cached = second, text
-        return text + self._fractions[millisecond]
+        return text + self._fractions[int((created - second) * 1000)]
 
 
 class _Handler(logging.Handler, ABC):
@@ -115,10 +117,10 @@ class _Handler(logging.Handler, ABC):
 
     def _text_line(self, name: str, level: int, text: str, created: float) -> str:
         process = f"[{os.getpid()}]" if self._with_process else ""
-        return f"{self._stamp.format(created)} {logging.getLevelName(level)} {name}{process} {text}\n"
+        return f"{self._stamp.format(created)} {_level_name(level)} {name}{process} {text}\n"
 
     def _json_line(self, name: str, level: int, fields: Mapping[str, Any], created: float) -> str:
-        stamp, level_name = self._stamp.format(created), logging.getLevelName(level)
+        stamp, level_name = self._stamp.format(created), _level_name(level)
         line: dict[str, Any] = {"time": stamp, "level": level_name, "logger": name}
         if self._with_process:
             line["process"] = os.getpid()
@@ -233,8 +235,6 @@ def configure_logging(settings: LogSettings | None = None, *, console: bool = Tr
 
 def write_event(logger: logging.Logger, fields: Fields, level: int = logging.INFO) -> None:
     """Log `fields` in the order given. At least one."""
-    if not logger.isEnabledFor(level):
-        return
     created = time.time()
     for handler in _handlers:
         if level >= handler.level:
@@ -299,7 +299,7 @@ def to_logfmt_line(fields: Fields) -> str:
     return line if is_plain else " ".join([f"{key}={to_logfmt(value)}" for key, value in fields.items()])
 
 
-@lru_cache(maxsize=256)
+@cache
 def _template(keys: tuple[str, ...]) -> tuple[str, int, bytes]:
     """Return the format of a line with values for `keys`, its length without them, and its characters between."""
     return (

@@ -302,7 +302,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             "method": self.command or "-",
             "path": self.path.partition("?")[0],
             "status": status or "-",
-            "duration_ms": round(seconds * 1000, 1),
+            "duration_ms": round(seconds * 10_000) / 10,  # half the instructions of rounding to a digit
             "bytes": self.response_length,
             "request_id": self.request_id,
             "client": entry.client or self.peer,
