@@ -1,7 +1,6 @@
 """Signals of this process: events, emitted where they happen, for metrics and other subscribers.
 
-A signal is true if it has receivers; an event that nobody receives need not be made. Receivers are called in the
-greenlet that emits and must not wait.
+An event that nobody receives need not be made. Receivers are called in the greenlet that emits and must not wait.
 """
 
 from __future__ import annotations
@@ -22,23 +21,19 @@ class Signal(Generic[T]):
     """A kind of event, with its receivers."""
 
     def __init__(self) -> None:
-        self._receivers: tuple[Callable[[T], None], ...] = ()
-
-    def __bool__(self) -> bool:
-        """True if it has receivers."""
-        return bool(self._receivers)
+        self.receivers: tuple[Callable[[T], None], ...] = ()
 
     def connect(self, receiver: Callable[[T], None]) -> None:
         """Call `receiver` with every event from now on."""
-        self._receivers = (*self._receivers, receiver)
+        self.receivers = (*self.receivers, receiver)
 
     def disconnect(self, receiver: Callable[[T], None]) -> None:
         """Do not call `receiver` any more. A no-op if it is not connected."""
-        self._receivers = tuple(one for one in self._receivers if one != receiver)
+        self.receivers = tuple(one for one in self.receivers if one != receiver)
 
     def emit(self, event: T) -> None:
         """Call the receivers with `event`. Never raises: a defect of a receiver is logged."""
-        for receiver in self._receivers:
+        for receiver in self.receivers:
             try:
                 receiver(event)
             except Exception:

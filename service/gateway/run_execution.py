@@ -80,7 +80,7 @@ class RunExecutor:
     def execute(self, run: Run, plan: RunPlan) -> None:
         """Execute an accepted run and release its configuration. Never raises: the log ends with the failure."""
         current_work.set(WorkContext(_ids_of(run, plan)))
-        if run_accepted:
+        if run_accepted.receivers:
             run_accepted.emit(_to_run_accepted(run, plan))
             run.trace_id = current_work.get().ids.get("trace_id")
         if run.accepted.detached:
@@ -101,7 +101,7 @@ class RunExecutor:
             self._storage.ledger.refuse(run.accepted, end.error)
         run.append(end)
         self._recorders.pop(run.id, None)
-        if run_finished:
+        if run_finished.receivers:
             run_finished.emit(_to_finished(run, plan, end))
         if run.accepted.webhook is not None:
             self._webhooks.notify()

@@ -37,7 +37,7 @@ def to_outcome(
     """
     error = end.error
     if error is None:
-        ended = RunOutcome(RunState.OK, end.usage, model, stop_reason=end.stop_reason, calls=calls)
+        ended = RunOutcome(RunState.OK, end.usage, model, stop_reason=end.stop_reason.value, calls=calls)
     else:
         code, message = error.code, error.message
         ended = RunOutcome(end.state, end.usage, model, error_code=code, error_message=message, calls=calls)

@@ -44,7 +44,7 @@ class Output:
     """
 
     def __init__(self, on_text: TextReceiver, drafts: DraftReceiver | None, begin: _Begin) -> None:
-        self.texts: list[str] | None = [] if model_answered else None
+        self.texts: list[str] | None = [] if model_answered.receivers else None
         self.is_binding = drafts is not None and drafts.is_binding
         self.wants_calls = drafts is not None and drafts.wants_calls
         self._on_text = on_text if self.texts is None else self._keeping(on_text, self.texts)
@@ -105,7 +105,7 @@ def ask_once(choice: ChosenModel, request: ModelRequest, output: Output, attempt
 
     Raises the errors of `Provider.ask`, with what the log may say of them if there was no output.
     """
-    if model_calling:
+    if model_calling.receivers:
         model_calling.emit(ModelCalling(choice.ref, attempt.number, attempt.waited_seconds, request.sampling))
     end, failure, began_at = None, None, monotonic()
     try:
@@ -117,7 +117,7 @@ def ask_once(choice: ChosenModel, request: ModelRequest, output: Output, attempt
     finally:
         if output.texts is not None:
             model_answered.emit(_to_answered(request, "".join(output.texts), end))
-        if model_called:
+        if model_called.receivers:
             model_called.emit(_to_called(choice, attempt, output, end, failure, began_at))
         failure = None  # its traceback refers to this frame
     return end

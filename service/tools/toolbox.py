@@ -170,14 +170,14 @@ class Toolbox:
     ) -> Message:
         on_event(CallStarted(call))
         is_known, name = call.name in self._tools, to_unicode(_short(call.name))
-        if tool_calling:
+        if tool_calling.receivers:
             tool_calling.emit(ToolCalling(name, call.id))
         text, outcome, began_at = "", "cancelled", monotonic()
         try:
             text, outcome = self._try(call, context, verdict)
         finally:
             seconds = monotonic() - began_at
-            if tool_executed:
+            if tool_executed.receivers:
                 decided_by = None if verdict.approval is None else verdict.approval.decided_by
                 ids = context.run_id, context.session_key, context.agent_id
                 made = ToolExecuted(name, is_known, outcome, seconds, *ids, call.arguments, text, decided_by)

@@ -296,7 +296,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self.time_finish = self.server.clock()
         entry = self.environ[ENTRY_KEY] if self.environ else AccessEntry()
         status, seconds = entry.status or self.code or 0, self.time_finish - self.time_start
-        if request_ended:
+        if request_ended.receivers:
             request_ended.emit(RequestEnded(self.command or "-", entry.route, status, seconds))
         fields: dict[str, str | float] = {
             "method": self.command or "-",

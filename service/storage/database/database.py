@@ -261,7 +261,7 @@ class Database:
                 pending.operation.again = True
                 self._commit([pending])
         else:
-            if committed:
+            if committed.receivers:
                 committed.emit(Committed(len(batch), "ok", monotonic() - began_at))
             self._health.record_write(None)
 

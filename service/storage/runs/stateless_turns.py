@@ -44,7 +44,7 @@ class StatelessTurn:
             "session_id": self.session_id,
             "agent_id": run.agent_id,
             "gateway_id": self.gateway_id,
-            "door": run.protocol,
+            "door": run.protocol.value,
             "accepted_at_ms": run.accepted_at_ms,
             "ended_at_ms": self.at_ms,
             "title": to_title(outcome.messages),
