@@ -6,7 +6,7 @@ A failure is raised as `GatewayError`; earlier output stays in the run's log and
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from service.agent.agent_tools import AgentTools
@@ -36,9 +36,9 @@ from service.core.messages import (
     ToolChoiceMode,
     Usage,
 )
-from service.models.catalog import ChosenModel
 from service.models.context_windows import LearnedWindows
 from service.models.errors.context_overflow import Overflow, compaction_failed_error, limit_from_error, overflow_of
+from service.models.fallback import FallbackProvider
 from service.models.provider import ModelEnded, ModelRequest, RestartingProvider
 from service.models.tokens import input_limit
 from service.tools.toolbox import CallEnded, CallEvent
@@ -57,36 +57,36 @@ MAX_OVERFLOWS = 3
 class ContextWindow:
     """The context window of the run's current model, and the compaction of conversations that exceed it.
 
-    `asked` returns the model of the latest request (or of the first one); its window may be unknown. `skip_to_fallback`
-    makes later requests start after a model; it returns False if no fallback can take it. `settled`: see its class.
+    `models` are the run's; the window of the one that was asked last may be unknown. `settled`: see its class.
     """
 
-    asked: Callable[[], ChosenModel]
-    skip_to_fallback: Callable[[ChosenModel, ModelRequest], bool]
+    models: FallbackProvider
     compactor: Compactor
     windows: LearnedWindows
     settled: SettledHistories
 
     def limit(self, request: ModelRequest) -> int | None:
         """Return the token limit of `request`: the window less the room for the answer."""
-        tokens = self.asked().context_window
-        return None if tokens is None else input_limit(tokens, self.asked().answer_tokens(request.sampling.max_tokens))
+        model = self.windows.narrowed(self.models.asked)
+        tokens = model.context_window
+        return None if tokens is None else input_limit(tokens, model.answer_tokens(request.sampling.max_tokens))
 
     def addressed(self, request: ModelRequest) -> ModelRequest:
         """Return `request` with the current model's name, which token estimates depend on."""
-        ref = self.asked().ref
+        ref = self.models.asked.ref
         return request if request.model == ref else replace(request, model=ref)
 
     def observe(self, request: ModelRequest, usage: Usage) -> None:
         """Record the provider's token count for `request`."""
-        self.windows.observe_usage(self.asked().ref, usage)
-        if self.asked().context_window is not None:
+        model = self.models.asked
+        self.windows.observe_usage(model.ref, usage)
+        if self.windows.narrowed(model).context_window is not None:
             self.compactor.observe(self.addressed(request), usage)
 
     def observe_refusal(self, error: GatewayError) -> None:
         """Record the model's limit if `error` is about a too long request and states it."""
         if overflow_of(error) is Overflow.TOKENS and (limit := limit_from_error(error)) is not None:
-            self.windows.observe(self.asked().ref, limit)
+            self.windows.observe(self.models.asked.ref, limit)
 
 
 class _TooLongError(Exception):
@@ -191,19 +191,19 @@ class AgentLoop:
         """Return the request to send instead of one refused as too long; raise any other `error`."""
         window = self._window
         window.observe_refusal(error)
-        refused_by = window.asked()
+        refused_by = window.models.asked
         request = window.addressed(request)  # a fallback may have refused it
         limit = window.limit(request)
         try:
             shorter = window.compactor.compact_after_overflow(self._provider, request, limit, error)
         except GatewayError as failure:
             logger.warning("run %s: a summary failed (%s) after a refusal as too long", self._run.id, failure.code)
-            if window.skip_to_fallback(refused_by, request):
+            if window.models.skip_to_fallback(refused_by, request):
                 return self._fitted(request)
             raise compaction_failed_error(error, failure) from None
         if shorter is not None:
             return self._shortened(request, shorter)
-        if overflow_of(error) is None or not window.skip_to_fallback(refused_by, request):
+        if overflow_of(error) is None or not window.models.skip_to_fallback(refused_by, request):
             raise error
         self._unfit = error
         return self._fitted(request)
@@ -219,7 +219,7 @@ class AgentLoop:
 
     def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
         self._run.step += 1
-        self._run.model = self._window.asked().ref
+        self._run.model = self._window.models.asked.ref
         if self._drafts is not None:
             self._drafts.begin_call(partial(self._index_of, request))
         asked = self._window.settled.settle(request)
@@ -282,7 +282,7 @@ class AgentLoop:
         if self._drafts is not None:
             self._drafts.end_call()
         output.usage += ended.usage
-        self._run.usage, self._run.model = output.usage, self._window.asked().ref
+        self._run.usage, self._run.model = output.usage, self._window.models.asked.ref
         self._window.observe(request, ended.usage)
         output.stop_reason = ended.stop_reason
         if ended.tool_calls and not calls:

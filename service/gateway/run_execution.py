@@ -154,9 +154,7 @@ class RunExecutor:
             clock=self._clock,
         )
         run.model_calls = provider.calls
-        window = ContextWindow(
-            lambda: provider.asked, provider.skip_to_fallback, self._compactor, runtime.windows, self._settled
-        )
+        window = ContextWindow(provider, self._compactor, runtime.windows, self._settled)
         limit = PausableDeadline(begun.time.left_seconds)
         tools = replace(prepared.tools, gate=self._gate(run, plan, begun, limit), clock=self._clock)
         asked = _asked(

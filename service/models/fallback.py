@@ -73,10 +73,11 @@ class _Receivers:
 class FallbackProvider:
     """The models of one run, tried in order until one answers.
 
-    `answered` is the model that produced the latest answer, `None` before the first. Later calls start with it, so
-    that a model that failed is not retried in each turn. One instance per run, one call at a time; `clock` returns
-    Unix time. With `restartable`, or for a request that is `collected` or `held`, an answer may also fail after it has
-    started: `on_restart` is called before the next attempt's output. `calls` are all that the providers may charge for.
+    `asked` is the model of the latest attempt (before any: of the first), `answered` the one that produced the latest
+    answer, `None` before the first. Later calls start with it, so that a model that failed is not retried in each turn.
+    One instance per run, one call at a time; `clock` returns Unix time. With `restartable`, or for a request that is
+    `collected` or `held`, an answer may also fail after it has started: `on_restart` is called before the next
+    attempt's output. `calls` are all that the providers may charge for.
     """
 
     def __init__(
@@ -100,14 +101,9 @@ class FallbackProvider:
         self._sleep = sleep
         self._random = random
         self._first = 0
-        self._asked = self._choices[0]
+        self.asked = self._choices[0]
         self.answered: ChosenModel | None = None
         self.calls: list[ModelCall] = []
-
-    @property
-    def asked(self) -> ChosenModel:
-        """The model of the latest attempt (before any: of the first), with its learned context window."""
-        return self._windows.narrowed(self._asked)
 
     def ask(self, request: ModelRequest, on_text: TextReceiver, on_restart: Callable[[], None]) -> ModelEnded:
         """Ask the models; see `Provider.ask` for the contract. `request.model` is replaced by each model's own id.
@@ -132,8 +128,8 @@ class FallbackProvider:
         place = next((place for place in later if _may_take(self._choices[place], request)), None)
         if place is None:
             return False
-        self._first, self._asked = place, self._choices[place]
-        model_replaced.emit(ModelReplaced(model.ref, self._asked.ref, "context_length_exceeded"))
+        self._first, self.asked = place, self._choices[place]
+        model_replaced.emit(ModelReplaced(model.ref, self.asked.ref, "context_length_exceeded"))
         return True
 
     def close(self) -> None:
@@ -173,9 +169,9 @@ class FallbackProvider:
 
     def _ask(self, choice: ChosenModel, request: ModelRequest, receivers: _Receivers) -> ModelEnded:
         """Ask one model, with the retries of the policy."""
-        self._asked = choice
+        self.asked = choice
         self._tried += 1
-        asked = self.asked.to_request(request)
+        asked = self._windows.narrowed(choice).to_request(request)
         give_up_at = self._clock() + self._policy.max_elapsed_seconds
         failures, delay = 0, 0.0
         while True:
