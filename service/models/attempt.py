@@ -8,7 +8,6 @@ from time import monotonic
 from typing import Protocol
 
 from service.core import concurrency
-from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Usage
 from service.core.signals import ModelAnswered, ModelCalled, ModelCalling, model_answered, model_called, model_calling
@@ -20,30 +19,32 @@ from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 #: The usage of a call that has begun and not ended, which no provider reports.
 CUT_OFF = Usage(cost_nano=None)
 
+#: Pieces of output between two pauses: a provider that always has more would block every other greenlet.
 _PIECES_AT_ONCE = 1000
-
-
-@record
-class Attempt:
-    """The number of an attempt, from 1, and the wait since the one before."""
-
-    number: int
-    waited_seconds: float
 
 
 class _Begin(Protocol):
     def __call__(self, *, is_binding: bool) -> None: ...
 
 
-class Output:
+class Attempt:
     """Passes on the output of one attempt, and calls `begin` before it: its text cannot be withdrawn once it is out.
 
-    `texts` are the pieces of its text, `None` if they are not kept, and `began_at` is the monotonic time of the first
-    output. `begin` must not refer to the output: in a cycle the text of an aborted run would wait for the garbage
-    collector.
+    Its `number` counts from 1, `waited_seconds` is the wait since the one before. `texts` are the pieces of its text,
+    `None` if they are not kept, and `began_at` is the monotonic time of the first output. `begin` must not refer to the
+    attempt: in a cycle the text of an aborted run would wait for the garbage collector.
     """
 
-    def __init__(self, on_text: TextReceiver, drafts: DraftReceiver | None, begin: _Begin) -> None:
+    def __init__(
+        self,
+        number: int,
+        waited_seconds: float,
+        on_text: TextReceiver,
+        drafts: DraftReceiver | None,
+        begin: _Begin,
+    ) -> None:
+        self.number = number
+        self.waited_seconds = waited_seconds
         self.texts: list[str] | None = [] if model_answered.receivers else None
         self.is_binding = drafts is not None and drafts.is_binding
         self.wants_calls = drafts is not None and drafts.wants_calls
@@ -71,7 +72,8 @@ class Output:
             self._begin(is_binding=True)
         self.characters += len(text)
         self._on_text(text)
-        self._pause()
+        if next(self._pieces) % _PIECES_AT_ONCE == 0:
+            concurrency.pause()
 
     def add_reasoning(self, text: str) -> None:
         """See `DraftReceiver`."""
@@ -80,7 +82,8 @@ class Output:
         self.characters += len(text)
         if self._drafts is not None:
             self._drafts.add_reasoning(text)
-        self._pause()
+        if next(self._pieces) % _PIECES_AT_ONCE == 0:
+            concurrency.pause()
 
     def add_arguments(self, names: Sequence[str], text: str) -> None:
         """See `DraftReceiver`."""
@@ -89,18 +92,15 @@ class Output:
         self.characters += len(text)
         if self._drafts is not None:
             self._drafts.add_arguments(names, text)
-        self._pause()
+        if next(self._pieces) % _PIECES_AT_ONCE == 0:
+            concurrency.pause()
 
     def _note_beginning(self) -> None:
         if self.began_at is None:
             self.began_at = monotonic()
 
-    def _pause(self) -> None:
-        if next(self._pieces) % _PIECES_AT_ONCE == 0:
-            concurrency.pause()  # a provider that always has more would block every other greenlet
 
-
-def ask_once(choice: ChosenModel, request: ModelRequest, output: Output, attempt: Attempt) -> ModelEnded:
+def ask_once(choice: ChosenModel, request: ModelRequest, attempt: Attempt) -> ModelEnded:
     """Make the attempt and return its end, with its cost.
 
     Raises the errors of `Provider.ask`, with what the log may say of them if there was no output.
@@ -109,16 +109,16 @@ def ask_once(choice: ChosenModel, request: ModelRequest, output: Output, attempt
         model_calling.emit(ModelCalling(choice.ref, attempt.number, attempt.waited_seconds, request.sampling))
     end, failure, began_at = None, None, monotonic()
     try:
-        end = choice.signed(choice.provider.ask(request, output.add_text))
+        end = choice.signed(choice.provider.ask(request, attempt.add_text))
     except GatewayError as error:
-        error.reason = log_words(error, request) if output.began_at is None else None
+        error.reason = log_words(error, request) if attempt.began_at is None else None
         failure = error
         raise
     finally:
-        if output.texts is not None:
-            model_answered.emit(_to_answered(request, "".join(output.texts), end))
+        if attempt.texts is not None:
+            model_answered.emit(_to_answered(request, "".join(attempt.texts), end))
         if model_called.receivers:
-            model_called.emit(_to_called(choice, attempt, output, end, failure, began_at))
+            model_called.emit(_to_called(choice, attempt, end, failure, began_at))
         failure = None  # its traceback refers to this frame
     return end
 
@@ -131,7 +131,6 @@ def _to_answered(request: ModelRequest, text: str, end: ModelEnded | None) -> Mo
 def _to_called(
     choice: ChosenModel,
     attempt: Attempt,
-    output: Output,
     end: ModelEnded | None,
     failure: GatewayError | None,
     began_at: float,
@@ -143,7 +142,7 @@ def _to_called(
         attempt.number,
         attempt.waited_seconds,
         monotonic() - began_at,
-        None if output.began_at is None else output.began_at - began_at,
+        None if attempt.began_at is None else attempt.began_at - began_at,
         CUT_OFF if end is None else end.usage,
         None if end is None else str(end.stop_reason),
         None if failure is None else failure.reason,

@@ -19,7 +19,7 @@ from service.core.errors import NO_RETRY_HEADER, GatewayError
 from service.core.messages import Usage
 from service.core.signals import ModelReplaced, model_replaced
 from service.core.usage import ModelCall
-from service.models.attempt import CUT_OFF, Attempt, Output, ask_once
+from service.models.attempt import CUT_OFF, Attempt, ask_once
 from service.models.catalog import ChosenModel
 from service.models.context_windows import LearnedWindows
 from service.models.errors.http_errors import ModelMissingError
@@ -64,12 +64,6 @@ class RetryPolicy:
         return max(full * (1 - share / 2), retry_after_seconds or 0)
 
 
-@record
-class _Receivers:
-    on_text: TextReceiver
-    on_restart: Callable[[], None]
-
-
 class FallbackProvider:
     """The models of one run, tried in order until one answers.
 
@@ -112,7 +106,7 @@ class FallbackProvider:
         image input are skipped for requests with images.
         """
         try:
-            return self._answer(request, _Receivers(on_text, on_restart))
+            return self._answer(request, on_text, on_restart)
         except GatewayError as error:
             if self._has_output:
                 error.reason = None
@@ -135,7 +129,7 @@ class FallbackProvider:
     def close(self) -> None:
         """Do nothing: the models belong to their catalog."""
 
-    def _answer(self, request: ModelRequest, receivers: _Receivers) -> ModelEnded:
+    def _answer(self, request: ModelRequest, on_text: TextReceiver, on_restart: Callable[[], None]) -> ModelEnded:
         self._started = self._has_output = False
         self._tried = 0
         shows_drafts = request.drafts is not None and request.drafts.is_binding
@@ -144,7 +138,7 @@ class FallbackProvider:
         may_pass = False
         for choice, following in pairwise(candidates):
             try:
-                return self._ask(choice, request, receivers)
+                return self._ask(choice, request, on_text, on_restart)
             except GatewayError as error:
                 if self._is_final or not (error.code in REPLACEABLE or isinstance(error, ModelMissingError)):
                     raise
@@ -152,22 +146,24 @@ class FallbackProvider:
                 model_replaced.emit(ModelReplaced(choice.ref, following.ref, error.code))
                 may_pass = may_pass or _may_pass(error)
         try:
-            return self._ask(candidates[-1], request, receivers)
+            return self._ask(candidates[-1], request, on_text, on_restart)
         except GatewayError as error:
             if may_pass:
                 error.headers.pop(NO_RETRY_HEADER, None)
             raise
 
     def _candidates(self, request: ModelRequest) -> list[ChosenModel]:
-        fallbacks = self._choices[self._first + 1 :]
-        return [self._choices[self._first], *(choice for choice in fallbacks if _may_take(choice, request))]
+        first, *fallbacks = self._choices[self._first :]
+        return [first, *(choice for choice in fallbacks if _may_take(choice, request))] if fallbacks else [first]
 
     @property
     def _is_final(self) -> bool:
         """True once output was streamed that cannot be withdrawn."""
         return self._started and not self._may_restart
 
-    def _ask(self, choice: ChosenModel, request: ModelRequest, receivers: _Receivers) -> ModelEnded:
+    def _ask(
+        self, choice: ChosenModel, request: ModelRequest, on_text: TextReceiver, on_restart: Callable[[], None]
+    ) -> ModelEnded:
         """Ask one model, with the retries of the policy."""
         self.asked = choice
         self._tried += 1
@@ -176,7 +172,7 @@ class FallbackProvider:
         failures, delay = 0, 0.0
         while True:
             try:
-                return self._attempt(choice, asked, receivers, Attempt(failures + 1, delay))
+                return self._attempt(choice, asked, on_text, on_restart, failures + 1, delay)
             except GatewayError as error:
                 failures += 1
                 wanted = None if self._is_final else self._delay_after(choice, error, failures)
@@ -187,7 +183,15 @@ class FallbackProvider:
                 logger.warning(text, choice.ref, delay, _describe(error))
             self._sleep(delay)
 
-    def _attempt(self, choice: ChosenModel, asked: ModelRequest, receivers: _Receivers, attempt: Attempt) -> ModelEnded:
+    def _attempt(
+        self,
+        choice: ChosenModel,
+        asked: ModelRequest,
+        on_text: TextReceiver,
+        on_restart: Callable[[], None],
+        number: int,
+        waited_seconds: float,
+    ) -> ModelEnded:
         has_begun = False
 
         def begin(*, is_binding: bool) -> None:
@@ -195,19 +199,19 @@ class FallbackProvider:
             if not has_begun:
                 has_begun = True
                 if self._has_output:
-                    receivers.on_restart()
+                    on_restart()
                 self._has_output, self.answered, self._first = True, choice, self._choices.index(choice)
             self._started = self._started or is_binding
 
-        output = Output(receivers.on_text, asked.drafts, begin)
-        wanted = asked if asked.drafts is None else replace(asked, drafts=output)
+        attempt = Attempt(number, waited_seconds, on_text, asked.drafts, begin)
+        wanted = asked if asked.drafts is None else replace(asked, drafts=attempt)
         try:
-            end = ask_once(choice, wanted, output, attempt)
+            end = ask_once(choice, wanted, attempt)
         except BaseException as error:
             if has_begun or not isinstance(error, GatewayError) or error.code == "provider_timeout":
-                self._count(choice, asked, CUT_OFF, output.characters)
+                self._count(choice, asked, CUT_OFF, attempt.characters)
             raise
-        self._count(choice, asked, end.usage, output.characters)
+        self._count(choice, asked, end.usage, attempt.characters)
         begin(is_binding=True)
         return end
 
