@@ -129,6 +129,6 @@ class StyleCache(Generic[RequestStyle]):
                 style = wanted
             else:
                 break
-        if style != usual:
+        if style is not usual:
             self._known[request.model] = style.for_later_requests()
         return ended

@@ -76,7 +76,7 @@ class ToolStyle:
 
     def apply(self, request: ModelRequest) -> ModelRequest:
         """Return `request` with its tools, and the calls of them, in this style."""
-        if self == _USUAL:
+        if self is USUAL_TOOLS:
             return request
         functions = self._shortened_all(self._kept(request.functions))
         functions = tuple(self._with_plain_schema(function) for function in functions)
@@ -131,7 +131,8 @@ class ToolStyle:
         return replace(message, tool_calls=calls)
 
 
-_USUAL = ToolStyle()
+#: The style of models that have not refused anything.
+USUAL_TOOLS = ToolStyle()
 
 
 def is_dispensable(function: Function, request: ModelRequest, sent: tuple[Function, ...]) -> bool:

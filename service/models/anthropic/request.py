@@ -30,7 +30,7 @@ from service.models.output_format import (
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelRequest
 from service.models.request_styles import refused_fields
 from service.models.tool_schemas import flatten
-from service.models.tool_style import ToolStyle, is_dispensable
+from service.models.tool_style import USUAL_TOOLS, ToolStyle, is_dispensable
 
 logger = logging.getLogger("openclaw.models")
 
@@ -61,7 +61,7 @@ class RequestStyle:
     marks_cache: bool = True
     omitted: frozenset[str] = frozenset()
     skipped: frozenset[str] = frozenset()
-    tools: ToolStyle = ToolStyle()
+    tools: ToolStyle = USUAL_TOOLS
 
     @property
     def left_out(self) -> frozenset[str]:

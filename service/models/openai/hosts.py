@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from service.core.dataclass import record
 from service.models.request_styles import NOT_KNOWN, refused_fields, refuses_value
-from service.models.tool_style import ToolStyle
+from service.models.tool_style import USUAL_TOOLS, ToolStyle
 
 _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
 _ALPHANUMERICS = string.digits + string.ascii_letters
@@ -172,7 +172,7 @@ class RequestStyle:
     drops_top_p: bool = False
     fills_content: bool = False
     adds_user: bool = False
-    tools: ToolStyle = ToolStyle()
+    tools: ToolStyle = USUAL_TOOLS
 
     @property
     def left_out(self) -> frozenset[str]:

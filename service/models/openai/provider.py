@@ -64,8 +64,9 @@ class OpenAIProvider:
         self._upstream.close()
 
     def _ask(self, request: ModelRequest, style: RequestStyle, on_text: TextReceiver) -> ModelEnded:
-        answer = OpenAIAnswer(self._upstream, self._thoughts.of(request), style.tools.apply(request).functions)
-        with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
+        sent = style.tools.apply(request)
+        answer = OpenAIAnswer(self._upstream, self._thoughts.of(request), sent.functions)
+        with self._upstream.post_stream(self.PATH, self._writer.write(sent, style)) as response:
             check_success(self._upstream, response, self.PATH)
             return receive_answer(
                 response,

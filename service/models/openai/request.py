@@ -80,11 +80,10 @@ class RequestWriter:
         self._encoded_functions = orjson.Fragment(b"[]")
 
     def write(self, request: ModelRequest, style: RequestStyle) -> Sequence[bytes]:
-        """Return the body of `POST /chat/completions` in this `style`, in pieces.
+        """Return the body of `POST /chat/completions` in this `style`, which the request's tools have, in pieces.
 
         The messages of a continued conversation are encoded once.
         """
-        request = style.tools.apply(request)
         wire, system = self._to_wire(request, style), self._to_system(request, style)
         if request.continued and request.messages:
             before = _to_elements(system)
@@ -112,9 +111,10 @@ class RequestWriter:
         if request.functions:
             wire["tools"] = self._encode(request.functions, style)
             wire |= _to_choice(request.tool_choice, sampling)
-        for name in style.left_out:
+        left_out = style.left_out
+        for name in left_out:
             wire.pop(name, None)
-        if checked_format(sampling) in style.left_out:
+        if left_out and checked_format(sampling) in left_out:
             wire.pop("response_format")
         if style.drops_top_p and "temperature" in wire:
             wire.pop("top_p", None)
@@ -122,7 +122,7 @@ class RequestWriter:
 
     def _encode(self, functions: tuple[Function, ...], style: RequestStyle) -> orjson.Fragment:
         """Encode the functions; most requests offer those of the request before."""
-        if functions is not self._functions or style != self._functions_style:
+        if functions is not self._functions or style is not self._functions_style:
             tools = [{"type": "function", "function": _to_function(one, style)} for one in functions]
             self._encoded_functions = orjson.Fragment(orjson.dumps(tools, default=_to_plain))
             self._functions, self._functions_style = functions, style
@@ -159,28 +159,27 @@ class RequestWriter:
     def _to_messages(
         self, messages: Sequence[Message], model: str, style: RequestStyle, ids: CallIds
     ) -> Iterator[dict[str, Any]]:
-        first_call = self._quirks.first_call_of(model)
-        for message in filter(_says_something, messages):
-            wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message, style)}
+        for message in messages:
+            if message.role is Role.ASSISTANT and not (message.tool_calls or message.has_image or message.text):
+                continue  # Mistral and others refuse it
+            wire: dict[str, Any] = {"role": str(message.role), "content": _to_content(message, style)}
             if message.name is not None and "name" not in style.left_out:
                 wire["name"] = message.name
             if message.role is Role.ASSISTANT:
                 data = message.provider_data if style.sends_provider_data else None
-                wire |= self._to_assistant(message, data, first_call, ids)
+                wire |= self._to_assistant(message, data, model, ids)
             elif message.tool_call_id is not None:
                 wire["tool_call_id"] = ids.of_result(message.tool_call_id)
             yield wire
 
-    def _to_assistant(
-        self, message: Message, data: ProviderData | None, first_call: Mapping[str, Any], ids: CallIds
-    ) -> dict[str, Any]:
+    def _to_assistant(self, message: Message, data: ProviderData | None, model: str, ids: CallIds) -> dict[str, Any]:
         """Return the members of an assistant message besides its content: its calls and its provider data."""
         thoughts = data.message if data is not None else {}
         wire = {**self._quirks.message, **{name: thoughts[name] for name in REASONING & thoughts.keys()}}
         if calls := message.tool_calls:
             extras = {} if data is None else {one: extra for one, extra in data.calls.items() if CALL_DATA in extra}
             if all(call.id not in extras for call in calls):
-                extras = {calls[0].id: first_call}
+                extras = {calls[0].id: self._quirks.first_call_of(model)}
             wire["tool_calls"] = [
                 {"id": call_id, **_to_call(call), **extras.get(call.id, {})}
                 for call_id, call in zip(ids.of_calls(calls), calls, strict=True)
@@ -234,11 +233,6 @@ def _hints_in(request: ModelRequest) -> dict[str, Any]:
 
 def _images(request: ModelRequest) -> Iterator[Image]:
     return (part for message in request.messages for part in message.parts if isinstance(part, Image))
-
-
-def _says_something(message: Message) -> bool:
-    """False for an empty assistant message, which Mistral and others refuse."""
-    return message.role is not Role.ASSISTANT or bool(message.tool_calls or message.has_image or message.text)
 
 
 def _to_call(call: ToolCall) -> dict[str, Any]:
