@@ -39,7 +39,7 @@ class FinishState:
 
     def add(self, reason: object, *, has_output: bool) -> None:
         """Process one event: its finish reason, if any, and whether it has text or a piece of a call."""
-        named = to_reason(reason)
+        named = None if reason is None else to_reason(reason)
         if has_output:
             self._is_overtaken = self._is_overtaken or self.reason is not None
             self.reason_trusted = named is not None and self._is_plain
@@ -47,7 +47,7 @@ class FinishState:
             self.has_output = True
         elif named is not None:
             self.reason_trusted = self.reason_trusted or self._is_plain
-        if named is not None and not _is_milder(named, self.reason):
+        if named is not None and (self.reason is None or not _is_milder(named, self.reason)):
             self.reason = named
         self.no_reason_yet = self._is_plain and self.reason is None
 
@@ -60,9 +60,9 @@ class FinishState:
         return self.is_over or self.reason_trusted or (self.end_confirmed and self.reason is not None)
 
 
-def _is_milder(reason: str, earlier: str | None) -> bool:
+def _is_milder(reason: str, earlier: str) -> bool:
     """True if `reason` says that an answer is complete of which an earlier reason said that it is not."""
-    return to_stop_reason(reason) is StopReason.STOP and earlier is not None and to_stop_reason(earlier) in _INCOMPLETE
+    return to_stop_reason(reason) is StopReason.STOP and to_stop_reason(earlier) in _INCOMPLETE
 
 
 def to_reason(value: object) -> str | None:

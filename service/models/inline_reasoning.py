@@ -62,8 +62,6 @@ def _mentions(request: ModelRequest, tag: re.Pattern[str]) -> bool:
 
 def _split_at_lone_end(text: str) -> str | None:
     """Return what follows thoughts without an opening tag, `None` if `text` has none."""
-    if "/" not in text:
-        return None
     ends = list(_LONE_END.finditer(text))
     opening = _AN_OPENING.search(text) if ends else None
     fences = deque(_FENCE.finditer(text) if ends else ())
@@ -137,7 +135,7 @@ class ThoughtFilter:
 
     def without_lone_end(self, text: str) -> str | None:
         """Return what follows thoughts without an opening tag in a whole answer; `None` if it has none."""
-        answer = None if self.found else _split_at_lone_end(text)
+        answer = None if self.found or "/" not in text else _split_at_lone_end(text)
         return None if answer is None or self._mentions(_THINK) else answer
 
     def _find_start(self) -> str:

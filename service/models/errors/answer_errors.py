@@ -22,7 +22,7 @@ _WORD = re.compile(r"[a-z]+")
 
 def find_error(event: Mapping[str, Any]) -> Any:
     """Return the error that `event` carries, `None` without one."""
-    if error := stated_error(event.get("error")):
+    if (error := event.get("error")) and not _is_success(error):
         return error
     if event.get("object") == "error" or event.get("type") == "error":
         return event

@@ -59,7 +59,7 @@ class OpenAIAnswer:
         self._texts: list[str] = []  # of the deltas
         self._has_deltas = self._has_chunks = self._has_message = False
         self._is_whole = False  # one JSON document, which has an end
-        self._messages = WholeMessages()  # where there are no deltas
+        self._messages: WholeMessages | None = None  # where there are no deltas
         self._rest = ""
         self._usage = Usage()
         self.drafts: Drafts | None = None
@@ -87,7 +87,7 @@ class OpenAIAnswer:
 
     def read_repeated(self, payloads: Sequence[bytes], first: int) -> Sequence[str]:
         """See `AnswerReader`."""
-        if not self._completion.no_reason_yet or self._joiner.has_half:
+        if not self._completion.no_reason_yet or self._joiner.half:
             return ()
         texts = self._repeated.find_texts(payloads, first)
         self._texts += texts
@@ -100,19 +100,21 @@ class OpenAIAnswer:
             if isinstance(event, list):  # of chunks
                 return "".join([self.read(json.dumps(one).encode()) for one in event])
             choices = event.get("choices")
-            choice = self._own_choice(choices) if choices else {}
+            choice = choices[0] if choices else {}
+            if choices and (len(choices) > 1 or (choice.get("index") or 0) != self._index):
+                choice = self._own_choice(choices)
             if content := _plain_content(event, choice):
                 text = self._add_content(content)
                 if self._completion.no_reason_yet and text == content:  # neither held back nor repaired
                     self._repeated.remember(payload, content)
                 return text
             text = self._read_choice(choice)
-            if usage := event.get("usage") or choice.get("usage") or _nested_usage(event):
+            if usage := event.get("usage") or choice.get("usage") or (event.get("x_groq") or {}).get("usage"):
                 self._usage = read_usage(usage, self._usage, self._upstream.host)
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             message = "The model provider sent something that is not a chat completion."
             raise unreadable_error(self._upstream, payload, message) from error
-        problem = find_error(event) or stated_error(choice.get("error"))
+        problem = find_error(event) or (stated_error(choice["error"]) if "error" in choice else None)
         if problem := problem or (None if choices else find_bare_error(event)):
             raise answer_error(self._upstream, problem)
         return text
@@ -128,16 +130,16 @@ class OpenAIAnswer:
     def to_end(self) -> ModelEnded:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
-        last = self._joiner.finish() + self._messages.finish()
-        self._rest = self.thoughts.filter(last) + self.thoughts.finish()
+        last = self._joiner.finish() + ("" if self._messages is None else self._messages.finish())
+        self._rest = last if self.thoughts.is_done else self.thoughts.filter(last) + self.thoughts.finish()
         if not (self.is_over or completion.is_complete()) or self._is_unproven():
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = to_stop_reason(completion.reason or "")
         if reason is None:
             raise answer_error(self._upstream, None, finish_reason=str(completion.reason))
-        if self._calls and reason is StopReason.STOP:
+        if self._calls.calls and reason is StopReason.STOP:
             reason = StopReason.TOOL_CALLS  # some hosts send "stop" for every answer
-        if reason is StopReason.TOOL_CALLS and not self._calls:
+        if reason is StopReason.TOOL_CALLS and not self._calls.calls:
             raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
         if reason is StopReason.STOP and not completion.has_output and not self._rest.strip():
             self._check_empty()
@@ -164,9 +166,6 @@ class OpenAIAnswer:
 
     def _own_choice(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the choice that is the answer, empty if all are others."""
-        choice: dict[str, Any] = choices[0]
-        if len(choices) == 1 and (choice.get("index") or 0) == self._index:
-            return choice
         found = by_index(choices)
         if self._completion.reason is None and not self._completion.has_output:
             self._index = min(found)
@@ -215,7 +214,8 @@ class OpenAIAnswer:
         if not REASONING.isdisjoint(delta):
             self._note(self._reasoning.read(delta))
             self._has_thoughts = self._has_thoughts or any(delta.get(name) for name in REASONING)
-        self._has_unknown = self._has_unknown or any(value and name not in _FIELDS for name, value in delta.items())
+        if unknown := delta.keys() - _FIELDS:
+            self._has_unknown = self._has_unknown or any(map(delta.get, unknown))
         content = content or delta.get("refusal") or ""
         if not isinstance(content, str):
             content = self._read_parts(content)
@@ -242,7 +242,7 @@ class OpenAIAnswer:
         calls = message.get("tool_calls") or []
         if self._has_deltas:
             added = added_by(content, self.text())
-            new_calls = calls[len(self._calls) :]
+            new_calls = calls[len(self._calls.calls) :]
             self._calls.add_whole(new_calls)
             self._texts.append(added)
             return added, bool(new_calls)
@@ -251,6 +251,8 @@ class OpenAIAnswer:
         self._has_thoughts = self._has_thoughts or any(message.get(name) for name in REASONING)
         rest = {name: value for name, value in message.items() if name not in _READ}
         _, has_call = self._read_delta(rest)
+        if self._messages is None:
+            self._messages = WholeMessages()
         text = self._joiner.join(self._messages.add(content) + (self._messages.finish() if is_last else ""))
         self._texts.append(text)
         return text, has_call or bool(calls)
@@ -265,8 +267,3 @@ def _plain_content(event: dict[str, Any], choice: dict[str, Any]) -> str | None:
     if not isinstance(content, str) or event.get("object") == "error":
         return None
     return content if _EVENT_EXTRAS.isdisjoint(event) and _CHOICE_EXTRAS.isdisjoint(choice) else None
-
-
-def _nested_usage(event: dict[str, Any]) -> Any:
-    groq = event.get("x_groq")
-    return groq.get("usage") if groq else None

@@ -27,29 +27,24 @@ def load_event(payload: bytes, *split: str) -> Any:
 
 
 class Joiner:
-    """Joins a surrogate at the end of one text with that at the start of the next."""
+    """Joins a surrogate at the end of one text with that at the start of the next; `half` waits for it, or is empty."""
 
     def __init__(self) -> None:
-        self._half = ""
-
-    @property
-    def has_half(self) -> bool:
-        """True if a surrogate waits for the next text."""
-        return bool(self._half)
+        self.half = ""
 
     def join(self, text: str) -> str:
         """Return `text` with a pending surrogate before it, holding back one at its end."""
-        if not self._half and (text.isascii() or _is_whole(text)):
+        if not self.half and (text.isascii() or _is_whole(text)):
             return text
-        text, self._half = self._half + text, ""
+        text, self.half = self.half + text, ""
         if "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
+            text, self.half = text[:-1], text[-1]
         return _whole(text)
 
     def finish(self) -> str:
         """Return the replacement of a surrogate whose other half never came."""
-        text, self._half = _whole(self._half), ""
-        return text
+        text, self.half = self.half, ""
+        return _whole(text) if text else ""
 
 
 def joined(texts: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -49,13 +50,15 @@ class CallAssembler:
     """The tool calls of one answer to a request with `functions`: `calls` as far as they are there."""
 
     def __init__(self, functions: Iterable[Function] = ()) -> None:
-        self._names = frozenset(function.name for function in functions)
+        self._functions = functions
         self.calls: list[PartialCall] = []
         self._by_index: dict[Any, PartialCall] = {}
         self._characters = 0
 
-    def __len__(self) -> int:
-        return len(self.calls)
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """The names of the functions, for an answer with calls."""
+        return frozenset(function.name for function in self._functions)
 
     def add(self, pieces: list[dict[str, Any]]) -> None:
         """Process the pieces of one event. Raises `GatewayError` (`provider_error`) beyond the limits of an answer."""
