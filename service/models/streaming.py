@@ -143,8 +143,10 @@ def to_count(value: Any) -> int:
 
 def _has_progress(payloads: list[bytes]) -> bool:
     """True if the last payload that is not a keep-alive is no ping."""
-    last = next((payload for payload in reversed(payloads) if not _is_keep_alive(payload)), None)
-    return last is not None and not last[:32].replace(b" ", b"").startswith(_PING)
+    for payload in reversed(payloads):
+        if not _is_keep_alive(payload):
+            return not payload[:32].replace(b" ", b"").startswith(_PING)
+    return False
 
 
 def _is_end_mark(payload: bytes) -> bool:

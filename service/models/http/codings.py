@@ -40,6 +40,8 @@ def choose_decoder(label: str, start: bytes) -> Decoder:
     gzip and Zstandard are recognised by their first bytes, also without a label. Raises `GatewayError` with
     `provider_error` if the coding is unknown and the body is not plain text, or if there are several codings.
     """
+    if not label and start[:1] not in _FIRST_BYTES:
+        return PLAIN
     codings = [coding for part in label.lower().split(",") if (coding := part.strip()) not in ("", "identity")]
     known = [coding for coding in codings if open_decoder(coding) is not None]
     if len(known) > 1 or (codings and not known and not _begins_text(start) and _magic_of(start) is None):

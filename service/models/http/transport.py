@@ -264,11 +264,6 @@ class Upstream:
         except (OSError, HTTPParseError) as error:
             raise _read_error(error) from error
 
-    def _exchange(self, sock: Any, message: Sequence[bytes]) -> UpstreamResponse:
-        patience = Timeout(self.read_timeout_seconds)
-        with patience:
-            return self._send_and_await_head(sock, message, patience)
-
     def _connect(self, *, fresh: bool) -> tuple[Any, bool]:
         if self._closed:
             raise GatewayError("provider_unavailable", "The connection to the model provider has been closed.")
@@ -279,15 +274,17 @@ class Upstream:
             message = f"Cannot connect to the model provider at {self._route}: {reason}."
             raise GatewayError("provider_unavailable", message) from error
 
-    def _send_and_await_head(self, sock: Any, message: Sequence[bytes], patience: Timeout) -> UpstreamResponse:
-        try:
-            send_pieces(sock, message)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it may have answered before it closed; the read finds out
-        except BaseException:
-            self._pool.release_socket(sock)
-            raise
-        return UpstreamResponse(sock, self._pool, patience)
+    def _exchange(self, sock: Any, message: Sequence[bytes]) -> UpstreamResponse:
+        patience = Timeout(self.read_timeout_seconds)
+        with patience:
+            try:
+                send_pieces(sock, message)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it may have answered before it closed; the read finds out
+            except BaseException:
+                self._pool.release_socket(sock)
+                raise
+            return UpstreamResponse(sock, self._pool, patience)
 
 
 def _read_error(error: Exception) -> GatewayError:
