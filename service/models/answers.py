@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from service.models.drafts import DraftReceiver, Drafts, WrittenCall
@@ -14,9 +14,13 @@ from service.models.tool_style import ToolStyle
 
 
 class Answer(AnswerReader, Protocol):
-    """State of one answer of a dialect. `thoughts` filters its text."""
+    """State of one answer of a dialect.
+
+    `thoughts` filters its text. `rest` is the text that was held back until the end, after `to_end`.
+    """
 
     thoughts: ThoughtFilter
+    rest: str
 
     @property
     def calls(self) -> Sequence[WrittenCall]:
@@ -29,10 +33,6 @@ class Answer(AnswerReader, Protocol):
 
     def to_end(self) -> ModelEnded:
         """Return the end of the answer. Raises `GatewayError` (`provider_error`) if it is not complete."""
-        ...
-
-    def rest(self) -> str:
-        """Return the text that was held back until the end."""
         ...
 
 
@@ -57,11 +57,12 @@ def receive_answer(
     _deliver(read_texts(response, answer, timeout_seconds=timeout_seconds), answer, on_text, request.drafts)
     end = answer.to_end()
     filters.check(request.model, answer.thoughts, answer.text())
-    _deliver(iter([answer.rest()]), answer, on_text, request.drafts)
-    return tools.restore(request, end)
+    if answer.rest or request.drafts is not None:
+        _deliver((answer.rest,), answer, on_text, request.drafts)
+    return tools.restore(request, end) if end.tool_calls else end
 
 
-def _deliver(texts: Iterator[str], answer: Answer, on_text: TextReceiver, drafts: DraftReceiver | None) -> None:
+def _deliver(texts: Iterable[str], answer: Answer, on_text: TextReceiver, drafts: DraftReceiver | None) -> None:
     """Pass `texts`, those of `answer`, to `on_text`, and what it has beside them to `drafts`.
 
     Calls are not drafts any more once all of the answer is there: its end says whether they are calls at all.

@@ -92,7 +92,7 @@ class ToolStyle:
 
     def restore(self, request: ModelRequest, ended: ModelEnded) -> ModelEnded:
         """Return the end of an answer to `request`, before `apply`, with its calls under the original names."""
-        if self.name_chars is None or not ended.tool_calls:
+        if self.name_chars is None:
             return ended
         names = {self._shortened(function.name): function.name for function in request.functions}
         calls = tuple(replace(call, name=names.get(call.name, call.name)) for call in ended.tool_calls)

@@ -78,7 +78,7 @@ class AnthropicAnswer:
         self._given = RepeatedTexts()
         self._kinds_of_start: dict[Any, str] = {}  # of blocks in the start of the message, which may come again
         self._texts: list[str] = []  # unfiltered
-        self._rest = ""
+        self.rest = ""  # of the text, which was held back until the end
         self._completion = FinishState()
         self._has_thoughts = self._has_unknown = False
         self._usage: dict[str, int] = {}
@@ -132,10 +132,6 @@ class AnthropicAnswer:
             self._completion.add(None, has_output=bool(text))
         return text
 
-    def rest(self) -> str:
-        """Return the text that was held back until the end, after `to_end`."""
-        return self._rest
-
     def text(self) -> str:
         """Return the text so far, unfiltered."""
         return "".join(self._texts)
@@ -143,7 +139,7 @@ class AnthropicAnswer:
     def to_end(self) -> ModelEnded:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
-        self._rest = self.thoughts.filter(self._joiner.finish() + self._given.end_all()) + self.thoughts.finish()
+        self.rest = self.thoughts.filter(self._joiner.finish() + self._given.end_all()) + self.thoughts.finish()
         if completion.reason is None or not (self.is_over or completion.is_complete()):
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = self._stop_reason()
@@ -166,7 +162,7 @@ class AnthropicAnswer:
         return to_stop_reason(self._completion.reason or "")
 
     def _check_empty(self) -> None:
-        if self._completion.has_output or self._rest.strip():
+        if self._completion.has_output or self.rest.strip():
             return
         if self._has_thoughts or self.thoughts.found:
             raise GatewayError("provider_error", "The model provider's answer has thinking, but no text.")

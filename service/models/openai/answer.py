@@ -60,7 +60,7 @@ class OpenAIAnswer:
         self._has_deltas = self._has_chunks = self._has_message = False
         self._is_whole = False  # one JSON document, which has an end
         self._messages: WholeMessages | None = None  # where there are no deltas
-        self._rest = ""
+        self.rest = ""  # of the text, which was held back until the end
         self._usage = Usage()
         self.drafts: Drafts | None = None
         self.is_over = False
@@ -119,10 +119,6 @@ class OpenAIAnswer:
             raise answer_error(self._upstream, problem)
         return text
 
-    def rest(self) -> str:
-        """Return the text that was held back until the end, after `to_end`."""
-        return self._rest
-
     def text(self) -> str:
         """Return the text so far, unfiltered."""
         return "".join(self._texts)
@@ -131,7 +127,7 @@ class OpenAIAnswer:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
         last = self._joiner.finish() + ("" if self._messages is None else self._messages.finish())
-        self._rest = last if self.thoughts.is_done else self.thoughts.filter(last) + self.thoughts.finish()
+        self.rest = last if self.thoughts.is_done else self.thoughts.filter(last) + self.thoughts.finish()
         if not (self.is_over or completion.is_complete()) or self._is_unproven():
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = to_stop_reason(completion.reason or "")
@@ -141,7 +137,7 @@ class OpenAIAnswer:
             reason = StopReason.TOOL_CALLS  # some hosts send "stop" for every answer
         if reason is StopReason.TOOL_CALLS and not self._calls.calls:
             raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
-        if reason is StopReason.STOP and not completion.has_output and not self._rest.strip():
+        if reason is StopReason.STOP and not completion.has_output and not self.rest.strip():
             self._check_empty()
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
