@@ -119,6 +119,14 @@ class ChosenModel:
         return message.provider_data is not None and message.provider_data.model != self.ref
 
 
+@record
+class _OpenProvider:
+    """A provider, and the models that its configuration lists, by their ids."""
+
+    provider: Provider
+    models: Mapping[str, ChosenModel]
+
+
 class ModelCatalog:
     """The models of a configuration and of the known hosts.
 
@@ -133,7 +141,7 @@ class ModelCatalog:
         self._state_dir = state_dir
         self._environ = environ
         self._network = ProxySettings.from_environment(environ)
-        self._open: dict[str, Provider] = {}
+        self._open: dict[str, _OpenProvider] = {}
         self._adopted: set[str] = set()
 
     def choose(self, requested: str | None, agent: Agent, principal: Principal = ADMINISTRATOR) -> ChosenModel:
@@ -239,28 +247,31 @@ class ModelCatalog:
 
         A model server that took minutes to load keeps running when something else is edited.
         """
-        for provider_id, provider in older._open.items():
+        for provider_id, opened in older._open.items():
             if self._configured.get(provider_id) == older._configured.get(provider_id):
                 if (unused := self._open.pop(provider_id, None)) is not None:
-                    unused.close()
-                self._open[provider_id] = provider
+                    unused.provider.close()
+                self._open[provider_id] = opened
                 older._adopted.add(provider_id)
 
     def close(self) -> None:
         """Close every open provider that was not adopted. Idempotent."""
         while self._open:
-            provider_id, provider = self._open.popitem()
+            provider_id, opened = self._open.popitem()
             if provider_id not in self._adopted:
-                provider.close()
+                opened.provider.close()
 
     def _find(self, ref: str, *, by_caller: bool) -> ChosenModel:
         provider_id, _, model_id = ref.partition("/")
+        opened = self._open.get(provider_id)
+        if opened is not None and model_id in opened.models:
+            return opened.models[model_id]
         configured = self._configured.get(provider_id)
         if configured is None and ref == EMBEDDED_REFERENCE:
-            provider = self._open.get(provider_id)
-            provider = provider or open_embedded_provider(self._state_dir, self._share_of(EMBEDDED_MODEL))
-            self._open[provider_id] = provider
-            return ChosenModel(ref, model_id, provider, takes_images=False, retried=False, calls_functions=False)
+            provider = open_embedded_provider(self._state_dir, self._share_of(EMBEDDED_MODEL))
+            model = ChosenModel(ref, model_id, provider, takes_images=False, retried=False, calls_functions=False)
+            self._open[provider_id] = _OpenProvider(provider, {model_id: model})
+            return model
         try:
             config = configured or config_of(provider_id, self._environ)
             if config is None or not model_id:
@@ -268,12 +279,13 @@ class ModelCatalog:
             if config.api not in DIALECTS:
                 text = f'The provider "{provider_id}" of the model {ref} has an `api` that is not supported'
                 raise _not_found(f"{text}. Use one of {', '.join(OFFERED_APIS)}.", by_caller=by_caller)
-            if provider_id not in self._open:
-                self._open[provider_id] = open_provider(config, self._network, self._share_of(provider_id))
+            if opened is None:
+                provider = open_provider(config, self._network, self._share_of(provider_id))
+                opened = self._open[provider_id] = _OpenProvider(provider, _listed(provider_id, provider, config))
         except ValueError as error:
             text = f"The model {ref} cannot be reached: {error}."
             raise GatewayError("provider_unavailable", text) from error
-        return _chosen(ref, model_id, self._open[provider_id], config)
+        return opened.models.get(model_id) or _unlisted(ref, model_id, opened.provider, config)
 
     def _share_of(self, service_id: str) -> Share:
         return SharedByLocks(self._state_dir / "services", service_id)
@@ -303,19 +315,35 @@ def _not_found(text: str, *, by_caller: bool) -> GatewayError:
     return GatewayError("model_not_found", text, param="x-openclaw-model" if by_caller else "model")
 
 
-def _chosen(ref: str, model_id: str, provider: Provider, config: ProviderConfig) -> ChosenModel:
-    listed = next((model for model in config.models if model.id == model_id), None)
+def _listed(provider_id: str, provider: Provider, config: ProviderConfig) -> dict[str, ChosenModel]:
+    """Return the models that `config` lists, by their ids; the first counts if one is listed twice."""
+    dialect = DIALECTS[config.api]
+    return {
+        model.id: ChosenModel(
+            ref=f"{provider_id}/{model.id}",
+            id=model.id,
+            provider=provider,
+            takes_images="image" in model.input,
+            max_tokens=model.max_tokens,
+            context_window=model.context_window,
+            retried=dialect.retried,
+            calls_functions=model.compat.supports_tools,
+            requires_max_tokens=dialect.requires_max_tokens,
+            price=model.cost.to_price(),
+        )
+        for model in reversed(config.models)
+        if model.id
+    }
+
+
+def _unlisted(ref: str, model_id: str, provider: Provider, config: ProviderConfig) -> ChosenModel:
+    """Return a model that is not listed, and is assumed to accept anything."""
     dialect = DIALECTS[config.api]
     return ChosenModel(
-        ref=ref,
-        id=model_id,
-        provider=provider,
-        # Unlisted models are assumed to accept anything.
-        takes_images=listed is None or "image" in listed.input,
-        max_tokens=None if listed is None else listed.max_tokens,
-        context_window=None if listed is None else listed.context_window,
+        ref,
+        model_id,
+        provider,
+        takes_images=True,
         retried=dialect.retried,
-        calls_functions=listed is None or listed.compat.supports_tools,
         requires_max_tokens=dialect.requires_max_tokens,
-        price=None if listed is None else listed.cost.to_price(),
     )
