@@ -233,7 +233,7 @@ class AgentLoop:
         self._message_characters += len(text)
         if self._message_characters > MAX_MESSAGE_CHARACTERS:
             raise _TooLongError
-        if not self.output.pieces and self._has_spoken():
+        if not self.output.pieces and self.output.messages and self._has_spoken():
             self._run.append(TextDelta(PARAGRAPH))
         self.output.pieces.append(text)
         self._run.append(TextDelta(text))
@@ -264,7 +264,7 @@ class AgentLoop:
         calls = self._permitted(request, ended.tool_calls)
         data = ended.provider_data if calls else None
         named = calls
-        if data is not None or self._has_acted(calls):
+        if data is not None or (calls and self._has_acted(calls)):
             # Stateless follow-ups find the data and the agent's steps by this id.
             named = self._tools.with_own_ids(calls)
         if self._drafts is not None:
