@@ -68,7 +68,7 @@ class Attempt:
         """Pass on a piece of the text."""
         if not self._has_text:
             self._has_text = True
-            self._note_beginning()
+            self.began_at = self.began_at or monotonic()
             self._begin(is_binding=True)
         self.characters += len(text)
         self._on_text(text)
@@ -77,7 +77,7 @@ class Attempt:
 
     def add_reasoning(self, text: str) -> None:
         """See `DraftReceiver`."""
-        self._note_beginning()
+        self.began_at = self.began_at or monotonic()
         self._begin(is_binding=self.is_binding)
         self.characters += len(text)
         if self._drafts is not None:
@@ -87,17 +87,13 @@ class Attempt:
 
     def add_arguments(self, names: Sequence[str], text: str) -> None:
         """See `DraftReceiver`."""
-        self._note_beginning()
+        self.began_at = self.began_at or monotonic()
         self._begin(is_binding=True)
         self.characters += len(text)
         if self._drafts is not None:
             self._drafts.add_arguments(names, text)
         if next(self._pieces) % _PIECES_AT_ONCE == 0:
             concurrency.pause()
-
-    def _note_beginning(self) -> None:
-        if self.began_at is None:
-            self.began_at = monotonic()
 
 
 def ask_once(choice: ChosenModel, request: ModelRequest, attempt: Attempt) -> ModelEnded:

@@ -96,7 +96,7 @@ def read_texts(
             reader.end_body(framed=response.is_framed, is_document=body.is_document)
             break
         patience.note(payloads)
-        if grace_seconds is None:
+        if patience.waits and grace_seconds is None:
             patience.check()
     if reader.is_over:
         response.finish(_TAIL_SECONDS)
@@ -105,7 +105,10 @@ def read_texts(
 
 
 class _Patience:
-    """The wait for the next part of an event or document, decoded by `body`; `last_at` is the time of the last one."""
+    """The wait for the next part of an event or document, decoded by `body`; `last_at` is the time of the last one.
+
+    `waits` is set while only keep-alives arrive.
+    """
 
     def __init__(self, body: BodyDecoder, seconds: float, clock: Callable[[], float]) -> None:
         self.last_at = clock()
@@ -113,21 +116,21 @@ class _Patience:
         self._seconds = seconds
         self._clock = clock
         self._unfinished_bytes = 0
-        self._waits = False
+        self.waits = False
 
     def note(self, payloads: list[bytes]) -> None:
         """Note what arrived: `payloads`, or part of one."""
-        self._waits = not _has_progress(payloads)
-        if self._waits:
+        self.waits = not _has_progress(payloads)
+        if self.waits:
             start, unfinished_bytes = self._body.unfinished()
-            self._waits = unfinished_bytes == self._unfinished_bytes or _may_be_keep_alive(start)
+            self.waits = unfinished_bytes == self._unfinished_bytes or _may_be_keep_alive(start)
             self._unfinished_bytes = unfinished_bytes
-        if not self._waits:
+        if not self.waits:
             self.last_at = self._clock()
 
     def check(self) -> None:
-        """Raise `GatewayError` `provider_timeout` if only keep-alives arrived for too long."""
-        if self._waits and self._clock() - self.last_at > self._seconds:
+        """Raise `GatewayError` `provider_timeout` if it has taken too long, while it `waits`."""
+        if self._clock() - self.last_at > self._seconds:
             message = f"The model provider sent keep-alives, but no output for {self._seconds:g} seconds."
             raise GatewayError("provider_timeout", message)
 

@@ -30,12 +30,13 @@ def read_usage(usage: Any, earlier: Usage, host: str) -> Usage:
         reasoning = beside
     is_beside = reasoning is not None and (beside == reasoning or reasoning > stated)
     output_tokens = stated + (reasoning or 0) if is_beside else stated
-    known = [count for count in (earlier.reasoning_tokens, reasoning) if count is not None]
+    if reasoning is None or (earlier.reasoning_tokens or 0) > reasoning:
+        reasoning = earlier.reasoning_tokens
     return Usage(  # some hosts send the counts in two chunks
         max(earlier.input_tokens, input_tokens),
         max(earlier.output_tokens, output_tokens),
         max(earlier.cached_tokens, to_count(details.get("cached_tokens")) if isinstance(details, dict) else 0),
-        max(known, default=None),
+        reasoning,
     )
 
 
