@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from service.models.drafts import DraftReceiver, Drafts, WrittenCall
-from service.models.http.transport import UpstreamResponse
+from service.models.http.response import UpstreamResponse
 from service.models.inline_reasoning import ThoughtFilter, ThoughtFilters
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.streaming import AnswerReader, read_texts

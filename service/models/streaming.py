@@ -18,7 +18,7 @@ from service.core.errors import GatewayError
 from service.models.drafts import Drafts
 from service.models.errors.http_errors import check_no_page
 from service.models.http.body import BodyDecoder
-from service.models.http.transport import UpstreamResponse
+from service.models.http.response import UpstreamResponse
 
 logger = logging.getLogger("openclaw.models")
 

@@ -14,7 +14,8 @@ from urllib.parse import urljoin, urlsplit
 from service.core.errors import NO_RETRY, GatewayError
 from service.models.errors.context_overflow import ALWAYS_TOO_LARGE, states_token_overflow
 from service.models.errors.error_text import error_text
-from service.models.http.transport import Upstream, UpstreamResponse
+from service.models.http.response import UpstreamResponse
+from service.models.http.transport import Upstream
 
 _REJECTED = frozenset({400, 413, 422})
 #: Temporary failures besides 5xx.

@@ -12,169 +12,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
-import gevent
-from geventhttpclient.connectionpool import ConnectionPool
-from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketPoolResponse
+from geventhttpclient._parser import HTTPParseError
 
 from service import __version__
 from service.core.concurrency import Timeout
 from service.core.errors import GatewayError
-from service.core.fetch.decoding import Decoder
 from service.core.work_context import current_work
-from service.models.http.codings import PLAIN, choose_decoder, is_undecided
 from service.models.http.pool import open_pool, send_pieces
 from service.models.http.proxies import DIRECT, ProxySettings
+from service.models.http.response import UnansweredError, UpstreamResponse, read_error
 
-_BLOCK_BYTES = 32 * 1024
-_TURN_BYTES = 64 * 1024
-_PAUSE_SECONDS = 0.0001
-_MAX_HEAD_BYTES = 64 * 1024
-_FIRST_FINAL_STATUS = 200
-_MAX_DECODED_BYTES = 17 * 1024 * 1024  # of one block, more than an answer may have
 _MIN_SECRET_CHARS = 8
 
 _URL_CHARACTERS = "%/:?@!$&'()*+,;=-._~"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-
-
-class _FirstValues(dict[str, str]):
-    """The first value of each header, by its name in lower case."""
-
-    def add(self, name: str, value: str) -> None:
-        """Add a header, unless there is one with its name."""
-        self.setdefault(name.lower(), value)
-
-
-class _DroppedError(HTTPParseError):
-    """The connection was closed before the end of the response."""
-
-
-class UpstreamResponse(HTTPSocketPoolResponse):
-    """A provider's response with its head read and its body still arriving.
-
-    Use it as a context manager. After a complete read the connection returns to the pool; otherwise it is closed.
-    """
-
-    _head_bytes_left: int = _MAX_HEAD_BYTES
-    _head_read: bool = False
-    _received_in_turn: int = 0
-    _decoder: Decoder | None = None
-
-    def __init__(self, sock: Any, pool: ConnectionPool, patience: Timeout) -> None:
-        super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST", headers_type=_FirstValues)
-        self._head_read = True
-        self._patience = patience
-
-    def feed(self, data: str | bytes) -> None:
-        """Parse received bytes, `b""` at the end of the connection. Heads of more than 64 KiB are refused."""
-        if not self._head_read:
-            self._head_bytes_left -= len(data)
-            if self._head_bytes_left < 0 and not self.headers_complete:
-                raise HTTPParseError("its headers are larger than 64 KiB")
-        try:
-            super().feed(data)
-        except HTTPParseError as error:
-            raise error if data else _DroppedError from error
-
-    def _on_body(self, buf: bytearray) -> None:
-        if self.get_code() < _FIRST_FINAL_STATUS:  # not part of the final response, and possibly endless
-            raise HTTPParseError("an interim answer has a body")
-        super()._on_body(buf)
-
-    @property
-    def status(self) -> int:
-        """HTTP status."""
-        return int(self.get_code())
-
-    @property
-    def is_framed(self) -> bool:
-        """True if the length of the body is known, so that its end proves that nothing is missing."""
-        return self.header("content-length") is not None or self.header("transfer-encoding") is not None
-
-    def header(self, name: str) -> str | None:
-        """Return the first value of header `name`, in any case."""
-        value = self.get(name.lower())
-        return value if isinstance(value, str) else None
-
-    def read_some(self) -> bytes:
-        """Return the bytes of the body that have arrived, waiting for at least one; `b""` at its end.
-
-        A body that is compressed, although that was not asked for, is decompressed. Raises `GatewayError` with
-        `provider_timeout` when nothing arrived in time and `provider_error` when the connection was closed before the
-        end of the body, or its coding is not supported.
-        """
-        start = b""
-        if self._decoder is None:
-            start = self._receive_start()
-            self._decoder = choose_decoder(self.header("content-encoding") or "", start)
-        if self._decoder is PLAIN:
-            return start or self._receive()
-        decoded = self._decode(self._decoder, start) if start else b""
-        while not decoded and (arrived := self._receive()):
-            decoded = self._decode(self._decoder, arrived)
-        if not (decoded or self._decoder.is_whole):
-            raise _read_error(_DroppedError())
-        return decoded
-
-    def _receive_start(self) -> bytes:
-        """Return the first bytes of the body, enough to show whether it is compressed."""
-        start = self._receive()
-        while start and is_undecided(start) and (more := self._receive()):
-            start += more
-        return start
-
-    def _decode(self, decoder: Decoder, data: bytes) -> bytes:
-        try:
-            decoded = decoder.decode(data, _MAX_DECODED_BYTES)
-        except ValueError as error:
-            self.release()
-            raise GatewayError("provider_error", f"The model provider's answer cannot be read: {error}.") from error
-        if len(decoded) >= _MAX_DECODED_BYTES:
-            self.release()
-            raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
-        return decoded
-
-    def _receive(self) -> bytes:
-        body = self._body_buffer
-        try:
-            while not body and not self.message_complete:
-                if self._sock is None:
-                    raise _DroppedError
-                with self._patience:
-                    data = self._sock.recv(_BLOCK_BYTES)
-                self.feed(data)
-        except (OSError, HTTPParseError) as error:
-            self.release()
-            raise _read_error(error) from error
-        arrived = bytes(body)
-        body.clear()
-        self._received_in_turn += len(arrived)
-        if self._received_in_turn >= _TURN_BYTES:
-            # recv does not yield while bytes are available: a fast provider would block every other greenlet.
-            self._received_in_turn = 0
-            gevent.sleep(_PAUSE_SECONDS)
-        return arrived
-
-    def read_all(self, limit_bytes: int, within_seconds: float | None = None) -> bytes:
-        """Return the rest of the body, cut at `limit_bytes` and after `within_seconds`."""
-        parts, length = [], 0
-        with gevent.Timeout(within_seconds, exception=False):
-            while length < limit_bytes and (data := self.read_some()):
-                parts.append(data)
-                length += len(data)
-        return b"".join(parts)[:limit_bytes]
-
-    def finish(self, within_seconds: float) -> None:
-        """Wait this long for the end of the body, so that the connection can be reused."""
-        if self.message_complete:
-            return
-        try:
-            with gevent.Timeout(within_seconds, exception=False):
-                while self.read_some():
-                    pass
-        except GatewayError:
-            pass  # the connection is not reused
 
 
 class Upstream:
@@ -255,14 +107,14 @@ class Upstream:
         try:
             try:
                 return self._exchange(sock, message)
-            except HTTPConnectionClosed:
+            except UnansweredError:
                 if unused:
                     raise
                 # The provider closed the idle connection at the same moment.
                 sock, _ = self._connect(fresh=True)
                 return self._exchange(sock, message)
         except (OSError, HTTPParseError) as error:
-            raise _read_error(error) from error
+            raise read_error(error) from error
 
     def _connect(self, *, fresh: bool) -> tuple[Any, bool]:
         if self._closed:
@@ -285,14 +137,6 @@ class Upstream:
                 self._pool.release_socket(sock)
                 raise
             return UpstreamResponse(sock, self._pool, patience)
-
-
-def _read_error(error: Exception) -> GatewayError:
-    if isinstance(error, TimeoutError):
-        return GatewayError("provider_timeout", "The model provider did not answer in time.")
-    if isinstance(error, HTTPParseError) and not isinstance(error, _DroppedError | HTTPConnectionClosed):
-        return GatewayError("provider_error", f"The model provider's response is not valid HTTP: {error.args[0]}.")
-    return GatewayError("provider_error", "The model provider closed the connection before its answer was complete.")
 
 
 def _header_lines(host: str, headers: Mapping[str, str]) -> str:

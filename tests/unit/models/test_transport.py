@@ -134,6 +134,25 @@ def test_interim_response_with_body_is_refused() -> None:
         provider.close()
 
 
+def test_connection_is_kept_until_answer_after_interim_response_ends() -> None:
+    answer = whole("Hello.")
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer)
+
+    def write_slowly(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            for part in (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", head, answer[:20], answer[20:]):
+                connection.sendall(part)
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        thread = threading.Thread(target=write_slowly, args=(listener,))
+        thread.start()
+        assert ask(provider, "ok")[0] == "Hello."
+        thread.join()
+        provider.close()
+
+
 def write_without_end(listener: socket.socket, head: bytes) -> None:
     with suppress(OSError), listener.accept()[0] as connection:
         connection.sendall(head)

@@ -1,0 +1,240 @@
+"""Responses of model providers, parsed and read as they arrive. Every failure of a read is a `GatewayError`."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import gevent
+from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
+from geventhttpclient.connectionpool import ConnectionPool
+
+from service.core.concurrency import Timeout
+from service.core.errors import GatewayError
+from service.core.fetch.decoding import Decoder
+from service.models.http.codings import PLAIN, choose_decoder, is_undecided
+
+_BLOCK_BYTES = 32 * 1024
+_TURN_BYTES = 64 * 1024
+_PAUSE_SECONDS = 0.0001
+_MAX_HEAD_BYTES = 64 * 1024
+_FIRST_FINAL_STATUS = 200
+_MAX_DECODED_BYTES = 17 * 1024 * 1024  # of one block, more than an answer may have
+
+
+class DroppedError(HTTPParseError):
+    """The connection was closed before the end of the response."""
+
+
+class UnansweredError(DroppedError):
+    """The connection was closed before anything of the response had come."""
+
+
+class UpstreamResponse(HTTPResponseParser):
+    """A provider's response with its head read and its body still arriving.
+
+    Use it as a context manager. After a complete read the connection returns to the pool; otherwise it is closed. The
+    methods that begin with `_on` are called by the parser.
+    """
+
+    def __init__(self, sock: Any, pool: ConnectionPool, patience: Timeout) -> None:
+        """Read the head, before which interim responses may come. One of more than 64 KiB is refused."""
+        super().__init__()
+        self._sock = sock  # None once the response does not need it any more
+        self._pool = pool
+        self._patience = patience
+        self._headers: dict[str, str] = {}  # the first value of each, by its name in lower case
+        self._name = ""  # of the header that is arriving
+        self._value: str | None = None
+        self._has_head = self._is_complete = False
+        self._body = bytearray()
+        self._received_in_turn = 0
+        self._decoder: Decoder | None = None
+        try:
+            self._read_head()
+        except BaseException:
+            self.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        if self._sock is not None:
+            self.release()
+
+    def release(self) -> None:
+        """Return the connection to the pool after a complete read, otherwise close it. Idempotent."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        if self._is_complete and self.should_keep_alive() and not self.parser_failed():
+            self._pool.return_socket(sock)
+        else:
+            self._pool.release_socket(sock)
+
+    def _on_message_begin(self) -> None:
+        """Begin a response, perhaps after an interim one."""
+        if self._has_head and not self._is_complete:
+            raise HTTPParseError("another response began before its end")
+        self._has_head = self._is_complete = False
+        self._headers.clear()
+        self._name, self._value = "", None
+
+    def _on_status(self, message: str) -> None:
+        """Ignore the text beside the status."""
+
+    def _on_header_field(self, part: str) -> None:
+        if self._value is not None:
+            self._keep_header()
+        self._name += part
+
+    def _on_header_value(self, part: str) -> None:
+        self._value = part if self._value is None else self._value + part
+
+    def _on_headers_complete(self) -> bool:
+        if self._name:
+            self._keep_header()
+        self._has_head = self.get_code() >= _FIRST_FINAL_STATUS
+        return False  # a body may follow
+
+    def _keep_header(self) -> None:
+        self._headers.setdefault(self._name.lower(), self._value or "")
+        self._name, self._value = "", None
+
+    def _on_body(self, part: bytearray) -> None:
+        if not self._has_head:  # not part of the final response, and possibly endless
+            raise HTTPParseError("an interim answer has a body")
+        self._body += part
+
+    def _on_message_complete(self) -> None:
+        if self._has_head:
+            self._is_complete = True
+            self.release()
+
+    def _read_head(self) -> None:
+        bytes_left = _MAX_HEAD_BYTES
+        while not self._has_head:
+            if self._sock is None:
+                raise DroppedError
+            try:
+                data = self._sock.recv(_BLOCK_BYTES)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise UnansweredError if bytes_left == _MAX_HEAD_BYTES else DroppedError
+            bytes_left -= len(data)
+            if bytes_left < 0:
+                raise HTTPParseError("its headers are larger than 64 KiB")
+            self.feed(data)
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        return int(self.get_code())
+
+    @property
+    def is_framed(self) -> bool:
+        """True if the length of the body is known, so that its end proves that nothing is missing."""
+        return self.header("content-length") is not None or self.header("transfer-encoding") is not None
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of header `name`, in any case."""
+        return self._headers.get(name.lower())
+
+    def read_some(self) -> bytes:
+        """Return the bytes of the body that have arrived, waiting for at least one; `b""` at its end.
+
+        A body that is compressed, although that was not asked for, is decompressed. Raises `GatewayError` with
+        `provider_timeout` when nothing arrived in time and `provider_error` when the connection was closed before the
+        end of the body, or its coding is not supported.
+        """
+        start = b""
+        if self._decoder is None:
+            start = self._receive_start()
+            self._decoder = choose_decoder(self.header("content-encoding") or "", start)
+        if self._decoder is PLAIN:
+            return start or self._receive()
+        decoded = self._decode(self._decoder, start) if start else b""
+        while not decoded and (arrived := self._receive()):
+            decoded = self._decode(self._decoder, arrived)
+        if not (decoded or self._decoder.is_whole):
+            raise read_error(DroppedError())
+        return decoded
+
+    def _receive_start(self) -> bytes:
+        """Return the first bytes of the body, enough to show whether it is compressed."""
+        start = self._receive()
+        while start and is_undecided(start) and (more := self._receive()):
+            start += more
+        return start
+
+    def _decode(self, decoder: Decoder, data: bytes) -> bytes:
+        try:
+            decoded = decoder.decode(data, _MAX_DECODED_BYTES)
+        except ValueError as error:
+            self.release()
+            raise GatewayError("provider_error", f"The model provider's answer cannot be read: {error}.") from error
+        if len(decoded) >= _MAX_DECODED_BYTES:
+            self.release()
+            raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
+        return decoded
+
+    def _feed(self, data: bytes) -> None:
+        """Parse received bytes, `b""` at the end of the connection."""
+        try:
+            self.feed(data)
+        except HTTPParseError as error:
+            raise error if data else DroppedError from error
+
+    def _receive(self) -> bytes:
+        body = self._body
+        try:
+            while not body and not self._is_complete:
+                if self._sock is None:
+                    raise DroppedError
+                with self._patience:
+                    data = self._sock.recv(_BLOCK_BYTES)
+                self._feed(data)
+        except (OSError, HTTPParseError) as error:
+            self.release()
+            raise read_error(error) from error
+        arrived = bytes(body)
+        body.clear()
+        self._received_in_turn += len(arrived)
+        if self._received_in_turn >= _TURN_BYTES:
+            # recv does not yield while bytes are available: a fast provider would block every other greenlet.
+            self._received_in_turn = 0
+            gevent.sleep(_PAUSE_SECONDS)
+        return arrived
+
+    def read_all(self, limit_bytes: int, within_seconds: float | None = None) -> bytes:
+        """Return the rest of the body, cut at `limit_bytes` and after `within_seconds`."""
+        parts, length = [], 0
+        with gevent.Timeout(within_seconds, exception=False):
+            while length < limit_bytes and (data := self.read_some()):
+                parts.append(data)
+                length += len(data)
+        return b"".join(parts)[:limit_bytes]
+
+    def finish(self, within_seconds: float) -> None:
+        """Wait this long for the end of the body, so that the connection can be reused."""
+        if self._is_complete:
+            return
+        try:
+            with gevent.Timeout(within_seconds, exception=False):
+                while self.read_some():
+                    pass
+        except GatewayError:
+            pass  # the connection is not reused
+
+
+def read_error(error: Exception) -> GatewayError:
+    """Return the error of a run for one of a connection or of the parser."""
+    if isinstance(error, TimeoutError):
+        return GatewayError("provider_timeout", "The model provider did not answer in time.")
+    if isinstance(error, HTTPParseError) and not isinstance(error, DroppedError):
+        return GatewayError("provider_error", f"The model provider's response is not valid HTTP: {error.args[0]}.")
+    return GatewayError("provider_error", "The model provider closed the connection before its answer was complete.")
