@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-import gevent
-
+from service.core.concurrency import Timeout
 from service.core.errors import GatewayError
 from service.models.drafts import Drafts
 from service.models.errors.http_errors import check_no_page
@@ -175,9 +174,9 @@ def _read_some(response: UpstreamResponse, grace_seconds: float | None) -> bytes
     if grace_seconds is None:
         return response.read_some()
     try:
-        with gevent.Timeout(max(grace_seconds, 0), exception=False):
+        with Timeout(grace_seconds):
             return response.read_some()
-    except GatewayError:
+    except (GatewayError, TimeoutError):
         pass  # only usage or the end mark was lost
     return b""
 

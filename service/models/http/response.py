@@ -224,10 +224,10 @@ class UpstreamResponse(HTTPResponseParser):
         if self._is_complete:
             return
         try:
-            with gevent.Timeout(within_seconds, exception=False):
+            with Timeout(within_seconds):
                 while self.read_some():
                     pass
-        except GatewayError:
+        except (GatewayError, TimeoutError):
             pass  # the connection is not reused
 
 
