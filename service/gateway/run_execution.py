@@ -149,9 +149,9 @@ class RunExecutor:
         provider = FallbackProvider(
             prepared.choices,
             runtime.limits.retries,
-            windows=runtime.windows,
+            runtime.windows,
+            self._clock,
             restartable=plan.request.is_restartable,
-            clock=self._clock,
         )
         run.model_calls = provider.calls
         window = ContextWindow(provider, self._compactor, runtime.windows, self._settled)

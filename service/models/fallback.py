@@ -78,10 +78,10 @@ class FallbackProvider:
         self,
         choices: Sequence[ChosenModel],
         policy: RetryPolicy,
-        *,
         windows: LearnedWindows,
-        restartable: bool = False,
         clock: Callable[[], float] = time.time,
+        *,
+        restartable: bool = False,
         sleep: Callable[[float], None] = concurrency.sleep,
         random: Callable[[], float] = randomness.random,
     ) -> None:
