@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any, Self
 
 import gevent
-from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 from geventhttpclient.connectionpool import ConnectionPool
+from geventhttpclient.response import (  # type: ignore[attr-defined]  # the parser has no other public name
+    HTTPParseError,
+    HTTPResponseParser,
+)
 
 from service.core.concurrency import Timeout
 from service.core.errors import GatewayError

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
-from geventhttpclient._parser import HTTPParseError
+from geventhttpclient.response import HTTPParseError
 
 from service import __version__
 from service.core.concurrency import Timeout
