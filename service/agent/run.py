@@ -37,6 +37,7 @@ logger = logging.getLogger("openclaw.runs")
 
 _WITH_TEXT = (*PIECES, ToolEnded)
 _OUTPUT = (TextDelta, ToolCallWritten, ToolCallRequested)
+_STARTED = RunStarted()
 
 #: Events that are left as they came; beyond so many the log is searched for what can be merged.
 _UNMERGED = 256
@@ -77,12 +78,13 @@ class Run:
     `accepted` has the facts fixed at acceptance, as they are recorded; its id is the answer's, too. `key` is the
     idempotency key it was asked for with: such a run continues when its caller leaves. An `is_replay` run repeats the
     answer of another process or of an earlier time. With `shows_reasoning` its caller sees what the models think; the
-    log of other runs may lack it, or retract it. `is_waiting` is set while it waits for an approval. `scope`
-    surrounds the work that may be cut, `observer` is called with each event as it is appended, and with `RunStarted`.
-    `replaced_tools` are the agent's tools that functions of the caller replace. `step` counts its model calls, `model`
-    is the model of the latest one, `usage` that of those that have ended, `model_calls` those that count. `request_id`
-    is that of its HTTP request, `caller_trace` the caller's headers of W3C's Trace Context, `trace_id` that of its
-    spans, `sampling` the parameters in force. Times in seconds since 1970.
+    log of other runs may lack it, or retract it. It `has_begun` once it has its session and its slot; one that is
+    refused before that never begins. `is_waiting` is set while it waits for an approval, `end` once it has ended.
+    `scope` surrounds the work that may be cut, `observer` is called with each event as it is appended, and with
+    `RunStarted`. `replaced_tools` are the agent's tools that functions of the caller replace. `step` counts its model
+    calls, `model` is the model of the latest one, `usage` that of those that have ended, `model_calls` those that
+    count. `request_id` is that of its HTTP request, `caller_trace` the caller's headers of W3C's Trace Context,
+    `trace_id` that of its spans, `sampling` the parameters in force. Times in seconds since 1970.
 
     The output counts in `budget` until the run has ended and every reader has read it. A run that holds too much of it
     fails, and each function of `on_evicted` is called.
@@ -92,6 +94,15 @@ class Run:
     caller_trace: Mapping[str, str] | None = None
     trace_id: str | None = None
     sampling = Sampling()
+    model: str | None = None
+    usage = Usage()
+    has_begun = False
+    is_waiting = False
+    started_at_ms: int | None = None
+    first_output_at_ms: int | None = None
+    ended_at: float | None = None
+    end: RunEnded | None = None
+    abort_reason: GatewayError | None = None
 
     def __init__(
         self,
@@ -108,24 +119,18 @@ class Run:
         self.agent_id = accepted.agent_id
         self.protocol = accepted.protocol
         self.accepted_at = accepted.accepted_at_ms / 1000
-        self.ended_at: float | None = None
         self.key = key
         self.is_replay = is_replay
         self.shows_reasoning = shows_reasoning
         self.scope = CancelScope()
-        self.abort_reason: GatewayError | None = None
-        self.is_waiting = False
         self.characters = 0
         self.replaced_tools: tuple[str, ...] = ()
         self.on_evicted: list[Callable[[], None]] = []
         self.observer: Observer | None = None
         self.step = 0
-        self.model: str | None = None
-        self.usage = Usage()
         self.model_calls: Sequence[ModelCall] = ()
-        self.first_output_at_ms: int | None = None
         self._queued_since = monotonic()
-        self._running_since: float | None = None
+        self._running_since = 0.0
         self._log: list[RunEvent] = []
         self._readers: list[RunReader] = []
         self._ended = Event()
@@ -137,27 +142,16 @@ class Run:
     @property
     def state(self) -> RunState:
         """`accepted` while it waits for its session and room, then `running` or `waiting`, then a final state."""
-        end = self.end
-        if end is not None:
-            return end.state
-        if self._running_since is None:
+        if self.end is not None:
+            return self.end.state
+        if not self.has_begun:
             return RunState.QUEUED
         return RunState.WAITING if self.is_waiting else RunState.RUNNING
 
     @property
-    def has_begun(self) -> bool:
-        """True once the run has its session and its slot; a run refused before that never begins."""
-        return self._running_since is not None
-
-    @property
     def running_seconds(self) -> float:
         """Return the seconds since the run began; 0 while it is queued."""
-        return 0.0 if self._running_since is None else monotonic() - self._running_since
-
-    @property
-    def started_at_ms(self) -> int | None:
-        """Time of the run's beginning, in ms since 1970."""
-        return None if self._running_since is None else self._to_ms(self._running_since)
+        return monotonic() - self._running_since if self.has_begun else 0.0
 
     @property
     def log(self) -> Sequence[RunEvent]:
@@ -171,14 +165,15 @@ class Run:
     @property
     def queued_ms(self) -> int | None:
         """Milliseconds spent waiting for the session and the slot; `None` if negligible."""
-        queued = (monotonic() if self._running_since is None else self._running_since) - self._queued_since
+        queued = (self._running_since if self.has_begun else monotonic()) - self._queued_since
         return int(queued * 1000) if queued > _LONG_QUEUED_SECONDS and not self.is_replay else None
 
     def begin(self) -> None:
         """Mark the run, which has its session and its slot, as running."""
         self._running_since = monotonic()
+        self.has_begun, self.started_at_ms = True, self._to_ms(self._running_since)
         if self.observer is not None:
-            self.observer(self, RunStarted())
+            self.observer(self, _STARTED)
         if self._running_since - self._queued_since > _LONG_QUEUED_SECONDS:
             for reader in self._readers:
                 reader.wake()
@@ -191,16 +186,23 @@ class Run:
     def append(self, event: RunEvent) -> None:
         """Append to the log, for the run itself. Nothing may follow a `RunEnded`."""
         self._log.append(event)
+        if isinstance(event, RunEnded):
+            self.end = event
         if self.first_output_at_ms is None and isinstance(event, _OUTPUT):
             self.first_output_at_ms = self._to_ms(monotonic())
-        self._count(len(event.text) if isinstance(event, _WITH_TEXT) else 0)
+        characters = len(event.text) if isinstance(event, _WITH_TEXT) else 0
+        self.characters += characters
+        self._uncounted_bytes += characters * _BYTES_A_CHARACTER + _BYTES_AN_EVENT
+        if self._output is not None and self._uncounted_bytes >= _COUNTED_BYTES:
+            self._output.add(self._uncounted_bytes)
+            self._uncounted_bytes = 0
         for reader in self._readers:
             reader.add(event)
-        if len(self._log) >= self._merge_at or (isinstance(event, RunEnded) and len(self._log) > _NOTHING_TO_MERGE):
+        if len(self._log) >= self._merge_at or (self.end is not None and len(self._log) > _NOTHING_TO_MERGE):
             self._merge()
         if self.observer is not None:
             self.observer(self, event)
-        if isinstance(event, RunEnded):
+        if self.end is not None:
             self._ended.set()
             self._release()
 
@@ -208,13 +210,6 @@ class Run:
         """Keep `hold`, the memory of the run's request, counted until the run has ended."""
         if self.end is None and self._kept is None:
             self._kept = hold.share()
-
-    def _count(self, characters: int) -> None:
-        self.characters += characters
-        self._uncounted_bytes += characters * _BYTES_A_CHARACTER + _BYTES_AN_EVENT
-        if self._output is not None and self._uncounted_bytes >= _COUNTED_BYTES:
-            self._output.add(self._uncounted_bytes)
-            self._uncounted_bytes = 0
 
     def _release(self) -> None:
         """Give memory back to the budget: the request's after the end, the output's once nobody reads it."""
@@ -280,12 +275,6 @@ class Run:
             if size >= _BATCH_CHARACTERS:
                 return batch[:count]
         return batch
-
-    @property
-    def end(self) -> RunEnded | None:
-        """The end; `None` before it."""
-        last = self._log[-1] if self._log else None
-        return last if isinstance(last, RunEnded) else None
 
     @property
     def text(self) -> str:

@@ -87,10 +87,8 @@ class RunRegistry:
         if isinstance(event, RunEnded):
             run.ended_at = run.ended_at or self._clock()
             self._retire(run)
-        if run.has_begun and not run.is_replay:
-            self._publish(run, event)
-
-    def _publish(self, run: Run, event: RunStarted | RunEvent) -> None:
+        if not run.has_begun or run.is_replay:
+            return
         for observer in self._observers:
             try:
                 observer(run, event)
