@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from service.core.dataclass import record, replace
 from service.core.ids import new_call_id
 from service.core.messages import Function, ToolCall, ToolChoice, ToolChoiceMode
 from service.models.provider import ModelRequest
-from service.tools.approval import ApprovalDecider, refuse_all
 from service.tools.tool import ToolContext
 from service.tools.toolbox import Toolbox
 
 
 @record
 class AgentTools:
-    """The functions available to the model in one run: the agent's own tools, which pass `gate`, and the caller's.
+    """The functions available to the model in one run: the agent's own tools and the caller's.
 
-    The model may use the agent's own tools `max_calls` times. `clock` returns seconds since 1970.
+    The model may use the agent's own tools `max_calls` times.
     """
 
     own: Toolbox
@@ -26,9 +22,6 @@ class AgentTools:
     callers: tuple[Function, ...]
     choice: ToolChoice
     max_calls: int | None = None
-    new_call_id: Callable[[], str] = new_call_id
-    gate: ApprovalDecider = refuse_all
-    clock: Callable[[], float] = time.time
 
     def offered(self) -> tuple[tuple[Function, ...], ToolChoice]:
         """Return the functions and the tool choice to send to the model.
@@ -59,4 +52,4 @@ class AgentTools:
 
     def with_own_ids(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         """Return `calls`, with unique ids for the caller's functions: many providers merely number their calls."""
-        return tuple(replace(call, id=self.new_call_id()) if self.is_callers(call) else call for call in calls)
+        return tuple(replace(call, id=new_call_id()) if self.is_callers(call) else call for call in calls)

@@ -6,7 +6,7 @@ A failure is raised as `GatewayError`; earlier output stays in the run's log and
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from service.agent.agent_tools import AgentTools
@@ -41,6 +41,7 @@ from service.models.errors.context_overflow import Overflow, compaction_failed_e
 from service.models.fallback import FallbackProvider
 from service.models.provider import ModelEnded, ModelRequest, RestartingProvider
 from service.models.tokens import input_limit
+from service.tools.approval import ApprovalDecider
 from service.tools.toolbox import CallEnded, CallEvent
 
 logger = logging.getLogger("openclaw.runs")
@@ -96,7 +97,8 @@ class _TooLongError(Exception):
 class AgentLoop:
     """The loop of one run: call `run` once; `output` has its output, complete or not.
 
-    Without `drafts`, what the models write beside their text is dropped.
+    Calls of the agent's own tools pass `gate`. `clock` returns seconds since 1970. Without `drafts`, what the models
+    write beside their text is dropped.
     """
 
     def __init__(
@@ -104,15 +106,19 @@ class AgentLoop:
         run: Run,
         provider: RestartingProvider,
         tools: AgentTools,
+        gate: ApprovalDecider,
         window: ContextWindow,
         max_turns: int,
+        clock: Callable[[], float],
         drafts: DraftLog | None = None,
     ) -> None:
         self._run = run
         self._provider = provider
         self._tools = tools
+        self._gate = gate
         self._window = window
         self._max_turns = max_turns
+        self._clock = clock
         self._drafts = drafts
         self._ended_ms: dict[str, int] = {}  # of the agent's calls
         self.output = PartialOutput()
@@ -123,15 +129,15 @@ class AgentLoop:
         self._unfit: GatewayError | None = None  # the refusal for which a fallback is asked
 
     def run(self, request: ModelRequest) -> None:
-        """Answer `request` and append the events to the run; the request's functions and tool choice are set here.
+        """Answer `request`, which has the functions and the tool choice that `tools` offer; append events to the run.
 
         Raises the provider's errors, and `tool_choice_not_met` without any call event if the model did not make the
         required call. The last of `max_turns` has to be an answer or calls of the caller's functions; if the model
         calls other tools nevertheless, the answer ends there with the stop reason "length". So it does once the agent
         has used its own as often as it may.
         """
-        functions, choice = self._tools.offered()
-        request = replace(request, functions=functions, tool_choice=choice, drafts=self._drafts)
+        if self._drafts is not None:
+            request = replace(request, drafts=self._drafts)
         for turn in range(1, self._max_turns + 1):
             if turn == self._max_turns or self._own_calls == self._tools.max_calls:
                 self._may_only_end = True
@@ -275,7 +281,7 @@ class AgentLoop:
         text = "".join(output.pieces)
         parts = (Text(text),) if text else ()
         output.messages.append(
-            Message(Role.ASSISTANT, parts, tool_calls=calls, provider_data=data, at_ms=int(self._tools.clock() * 1000))
+            Message(Role.ASSISTANT, parts, tool_calls=calls, provider_data=data, at_ms=int(self._clock() * 1000))
         )
         output.pieces.clear()
         self._message_characters = 0
@@ -316,7 +322,7 @@ class AgentLoop:
         ended: dict[int, Message] = {}
         try:
             context = replace(self._tools.context, caller_functions=tuple(one.name for one in self._tools.callers))
-            return self._tools.own.execute(calls, context, self._log_call, ended, self._tools.gate)
+            return self._tools.own.execute(calls, context, self._log_call, ended, self._gate)
         finally:
             # The transcript keeps the results of an interrupted turn.
             for place in sorted(ended):
@@ -325,7 +331,7 @@ class AgentLoop:
 
     def _log_call(self, event: CallEvent) -> None:
         if isinstance(event, CallEnded):
-            self._ended_ms[event.call.id] = int(self._tools.clock() * 1000)
+            self._ended_ms[event.call.id] = int(self._clock() * 1000)
             self._run.append(ToolEnded(event.call, event.text, event.failed, event.duration_ms))
         else:
             self._run.append(ToolStarted(event.call))

@@ -156,7 +156,7 @@ class RunExecutor:
         run.model_calls = provider.calls
         window = ContextWindow(provider, self._compactor, runtime.windows, self._settled)
         limit = PausableDeadline(begun.time.left_seconds)
-        tools = replace(prepared.tools, gate=self._gate(run, plan, begun, limit), clock=self._clock)
+        gate = self._gate(run, plan, begun, limit)
         asked = _asked(
             run,
             plan,
@@ -165,7 +165,8 @@ class RunExecutor:
             lambda usage: loop.count_discarded(usage),  # noqa: PLW0108 - the loop comes next
         )
         turns = runtime.limits.max_turns if plan.request.call is None else INVOCATION_TURNS
-        loop = AgentLoop(run, asked, tools, window, turns, _draft_log(run, plan.request))
+        drafts = _draft_log(run, plan.request)
+        loop = AgentLoop(run, asked, prepared.tools, gate, window, turns, self._clock, drafts)
         end = _drive(run, loop, begun, limit, provider.calls)
         run.usage = end.usage
         model = (provider.answered or prepared.choices[0]).ref

@@ -210,22 +210,18 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
         new = placement.new
     history = () if placement is None else placement.history
     conversation = Conversation(history, tuple(item.message for item in runtime.check_images(new)))
+    context = to_context(request, agent, runtime, accepted, accepted.session_key)
+    tools = AgentTools(own_tools, context, request.functions, request.tool_choice, request.max_tool_calls)
     model_request = ModelRequest(
-        model=plan.choices[0].ref,
-        system=to_system_text(agent, runtime.hidden, channel=request.channel, request_text=request.system_text),
-        messages=conversation.messages,
-        sampling=request.sampling,
+        plan.choices[0].ref,
+        to_system_text(agent, runtime.hidden, channel=request.channel, request_text=request.system_text),
+        conversation.messages,
+        *tools.offered(),
+        request.sampling,
         continued=len(history) >= _MIN_CONTINUED,
         unsigned=0 if placement is None else placement.loaded.unsigned,
     )
-    context = to_context(request, agent, runtime, accepted, accepted.session_key)
-    has_user_messages_only = all(message.role is Role.USER for message in conversation.new)
-    return PreparedRun(
-        choices=fit_choices(plan.choices, conversation, with_functions=request.offers_functions),
-        model_request=model_request,
-        conversation=conversation,
-        placement=placement,
-        tools=AgentTools(own_tools, context, request.functions, request.tool_choice, request.max_tool_calls),
-        output=output,
-        keep_partial=request.streamed and request.idempotency_key is None and has_user_messages_only,
-    )
+    choices = fit_choices(plan.choices, conversation, with_functions=request.offers_functions)
+    may_keep = request.streamed and request.idempotency_key is None
+    keep_partial = may_keep and all(message.role is Role.USER for message in conversation.new)
+    return PreparedRun(choices, model_request, conversation, placement, tools, output, keep_partial)

@@ -93,11 +93,8 @@ def prepare_invocation(
         text = f"The agent {agent.id} has no tool of this name. GET /v1/tools lists its tools."
         raise GatewayError("tool_not_found", text, param="tool")
     context = to_context(request, agent, runtime, accepted, key)
-    return Invocation(
-        ModelRequest(model=INVOKED, system="", messages=()),
-        Conversation((), ()),
-        AgentTools(tools, context, (), ToolChoice()),
-    )
+    own = AgentTools(tools, context, (), ToolChoice())
+    return Invocation(ModelRequest(INVOKED, "", (), *own.offered()), Conversation((), ()), own)
 
 
 def to_context(request: AgentRequest, agent: Agent, runtime: Runtime, accepted: AcceptedRun, key: str) -> ToolContext:
