@@ -107,11 +107,11 @@ class Run:
     def __init__(
         self,
         accepted: AcceptedRun,
-        *,
         key: IdempotencyKey | None = None,
+        budget: ByteBudget | None = None,
+        *,
         is_replay: bool = False,
         shows_reasoning: bool = False,
-        budget: ByteBudget | None = None,
     ) -> None:
         self.accepted = accepted
         self.id = accepted.id

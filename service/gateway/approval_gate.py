@@ -33,7 +33,6 @@ class ApprovalGate:
         run: Run,
         approvals: Approvals,
         config: ApprovalsConfig,
-        *,
         slot: RunSlot,
         time: PausableDeadline,
         new_id: Callable[[], str],

@@ -115,9 +115,9 @@ class Gateway:
             plan = plan_run(request, lease, self._new_id)
             run = Run(
                 to_accepted(plan, self._new_id, int(self._clock() * 1000)),
-                key=request.idempotency_key and request.idempotency_key.owned_by(request.principal.owner),
+                request.idempotency_key and request.idempotency_key.owned_by(request.principal.owner),
+                self.budget,
                 shows_reasoning=REASONING in request.shows,
-                budget=self.budget,
             )
             run.request_id, run.caller_trace, run.sampling = request_id, caller_trace, plan.sampling
             if request.detached and sum(one.accepted.detached for one in self.runs.active()) >= MAX_NAMED_RUNS:

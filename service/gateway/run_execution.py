@@ -194,15 +194,8 @@ class RunExecutor:
         return () if run.key is None else tuple(to_batches(1, reasoning_events(run)))
 
     def _gate(self, run: Run, plan: RunPlan, begun: _BegunRun, limit: PausableDeadline) -> ApprovalGate:
-        return ApprovalGate(
-            run,
-            self._storage.approvals,
-            plan.lease.runtime.limits.approvals,
-            slot=begun.slot,
-            time=limit,
-            new_id=self._new_id,
-            session_key=plan.context_key,
-        )
+        approvals, config = self._storage.approvals, plan.lease.runtime.limits.approvals
+        return ApprovalGate(run, approvals, config, begun.slot, limit, self._new_id, plan.context_key)
 
 
 def _draft_log(run: Run, request: AgentRequest) -> DraftLog | None:

@@ -98,22 +98,23 @@ def plan_run(request: AgentRequest, lease: RuntimeLease, new_id: Callable[[], st
 
 def to_accepted(plan: RunPlan, new_id: Callable[[], str], now_ms: int) -> AcceptedRun:
     """Return the facts of a run that is accepted now."""
-    request, session = plan.request, plan.session
-    named = request.run_id and own_run_id(request.run_id, request.principal.owner)
+    request, session, principal = plan.request, plan.session, plan.request.principal
+    named = request.run_id and own_run_id(request.run_id, principal.owner)
+    claimed = request.idempotency_key is not None
     return AcceptedRun(
-        id=named or f"{RUN_ID_PREFIX}{with_time(new_id(), now_ms)}",
-        session_key=session.key,
-        agent_id=plan.agent.id,
-        protocol=request.protocol,
-        accepted_at_ms=now_ms,
-        stateless=session.fresh,
-        claimed=request.idempotency_key is not None,
-        detached=request.detached,
-        metadata=request.metadata,
-        webhook=request.webhook,
-        response=None if request.response is None else request.response(plan.agent.id, plan.sampling),
-        account=request.principal.account,
-        user=request.principal.user or request.end_user,
+        named or f"{RUN_ID_PREFIX}{with_time(new_id(), now_ms)}",
+        session.key,
+        plan.agent.id,
+        request.protocol,
+        now_ms,
+        session.fresh,
+        claimed,
+        request.detached,
+        request.metadata,
+        request.webhook,
+        None if request.response is None else request.response(plan.agent.id, plan.sampling),
+        principal.account,
+        principal.user or request.end_user,
     )
 
 
