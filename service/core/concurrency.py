@@ -158,12 +158,13 @@ class Timeout:
 
     def __enter__(self) -> None:
         self._inside = gevent.getcurrent()
-        self.restart()
+        if self._timer is not None:
+            self._timer.again(self._expire, self._inside)  # `start` would resume with the remaining time
 
     def restart(self) -> None:
         """Give the block that is running all of the time again."""
         if self._timer is not None:
-            self._timer.again(self._expire, self._inside)  # `start` would resume with the remaining time
+            self._timer.again(self._expire, self._inside)
 
     def __exit__(self, *exc_info: object) -> None:
         self._inside = None

@@ -16,7 +16,7 @@ from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.agent.structured_output import OutputCheck, ValidatedProvider
-from service.core.concurrency import Cancelled, Deadline, deadline, spawn
+from service.core.concurrency import Cancelled, Deadline, Timeout, spawn
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
@@ -126,10 +126,9 @@ class RunExecutor:
         try:
             with run.scope:
                 opened = self._storage.ledger.open(run.accepted, plan.queue_seconds)
-                time = RunDeadline.begin(plan)
-                slot.take(time.left_seconds)
-                time = time.after_wait()
-                with deadline(time.left_seconds):
+                time = RunDeadline(plan)
+                slot.take(time.seconds)
+                with Timeout(time.end_wait(), Deadline):
                     prepared = prepare(plan, run.accepted, self._storage, opened.head)
             run.replaced_tools = prepared.tools.own.replaced
             run.begin()
@@ -155,7 +154,7 @@ class RunExecutor:
         )
         run.model_calls = provider.calls
         window = ContextWindow(provider, self._compactor, runtime.windows, self._settled)
-        limit = PausableDeadline(begun.time.left_seconds)
+        limit = PausableDeadline(begun.time.left_seconds())
         gate = self._gate(run, plan, begun, limit)
         asked = _asked(
             run,

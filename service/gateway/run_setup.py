@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Self
 
 from service.agent.agent_tools import AgentTools
 from service.agent.conversation import Conversation, select_new
@@ -118,38 +117,34 @@ def to_accepted(plan: RunPlan, new_id: Callable[[], str], now_ms: int) -> Accept
     )
 
 
-@record
 class RunDeadline:
-    """The time limit of a run, which begins once it has its session: `seconds`, until `ends_at` of the monotonic clock.
+    """The time limit of a run, which begins once it has its session: now.
 
-    Waiting for a slot counts, `waited_seconds` of it, and so does preparation.
+    `seconds` is the agent's limit, or the request's if that is less. Waiting for a slot counts, and so does
+    preparation.
     """
 
-    seconds: float
-    ends_at: float
-    waited_seconds: float = 0.0
-
-    @classmethod
-    def begin(cls, plan: RunPlan) -> Self:
-        """The agent's limit, or the request's if that is less, from this moment."""
+    def __init__(self, plan: RunPlan) -> None:
         limit = plan.agent.timeout_seconds
-        seconds = min(limit, plan.request.timeout_seconds or limit)
-        return cls(seconds, monotonic() + seconds)
+        self.seconds = min(limit, plan.request.timeout_seconds or limit)
+        self._ends_at = monotonic() + self.seconds
+        self._waited_seconds = 0.0
 
-    def after_wait(self) -> RunDeadline:
-        """The same once there is room."""
-        return RunDeadline(self.seconds, self.ends_at, self.seconds - self.left_seconds)
+    def end_wait(self) -> float:
+        """Note that the run has its slot; return the time that is left."""
+        left = self.left_seconds()
+        self._waited_seconds = self.seconds - left
+        return left
 
-    @property
     def left_seconds(self) -> float:
-        """The time that is left."""
-        return max(0.0, self.ends_at - monotonic())
+        """Return the time that is left."""
+        return max(0.0, self._ends_at - monotonic())
 
     def to_error(self) -> GatewayError:
         """The error of a run that exceeded it."""
         text = f"The run took longer than its limit of {self.seconds:g} seconds"
-        if self.waited_seconds >= _MENTIONED_SECONDS:
-            text = f"{text}; it waited {self.waited_seconds:.1f} of them for a slot (agents.defaults.maxConcurrent)"
+        if self._waited_seconds >= _MENTIONED_SECONDS:
+            text = f"{text}; it waited {self._waited_seconds:.1f} of them for a slot (agents.defaults.maxConcurrent)"
         return GatewayError("run_timeout", f"{text}.")
 
 
