@@ -12,6 +12,7 @@ from service.core.messages import Usage
 NANO = 1_000_000_000
 
 _PICO_IN_NANO = 1000
+_NO_USAGE = Usage()
 
 
 @record
@@ -81,4 +82,7 @@ def to_dollars(nano: int | None) -> float | None:
 
 def total_of(calls: Iterable[ModelCall]) -> Usage:
     """Return the usage of all calls."""
-    return sum((call.usage for call in calls), Usage())
+    total = _NO_USAGE
+    for call in calls:
+        total += call.usage
+    return total

@@ -173,7 +173,8 @@ class RunExecutor:
         outcome = to_outcome(end, new, loop.output, model, provider.calls, keep_partial=prepared.keep_partial)
         if end.error is not None or not run.accepted.stateless or run.accepted.is_recorded_early:
             outcome = with_times(outcome, run)  # the row of a stateless turn has no place for them
-        outcome = placed(outcome, prepared.placement)
+        if prepared.placement is not None:
+            outcome = placed(outcome, prepared.placement)
         if events := self._kept_events(run):
             outcome = replace(outcome, events=events)
         run.ended_at = begun.opened.finish(outcome)

@@ -11,12 +11,15 @@ from service.agent.placement import Placement
 from service.agent.run import Run
 from service.core.dataclass import replace
 from service.core.errors import KINDS, GatewayError
-from service.core.messages import Message, Role, Text
+from service.core.messages import Message, Role, Text, Usage
 from service.core.usage import ModelCall
 from service.storage.runs.records import RunOutcome, RunRecord, RunState
 
 #: Errors that end a run from outside, and the reason the model reads beside calls and text they cut off.
 _CUT = {"run_aborted": "the run was aborted", "run_timeout": "the time of the run was up"}
+
+#: The first fields of a `RunOutcome`.
+_Ended = tuple[RunState, Usage, str, str | None, str | None, str | None]
 
 
 def to_outcome(
@@ -35,29 +38,28 @@ def to_outcome(
     A run that was cut keeps its output so far; so does one that failed, with `keep_partial`. Any other failure leaves
     the session as it was, so that the request can be repeated, unless the agent's tools have already acted.
     """
-    error = end.error
-    if error is None:
-        ended = RunOutcome(RunState.OK, end.usage, model, stop_reason=end.stop_reason.value, calls=calls)
-    else:
-        code, message = error.code, error.message
-        ended = RunOutcome(end.state, end.usage, model, error_code=code, error_message=message, calls=calls)
-    output = partial.to_messages()
-    has_acted = any(message.role is Role.TOOL for message in output)
+    error, output = end.error, partial.to_messages()
+    has_acted = has_data = False
+    for message in output:
+        has_acted = has_acted or message.role is Role.TOOL
+        has_data = has_data or message.provider_data is not None
+    ended: _Ended = RunState.OK, end.usage, model, end.stop_reason.value, None, None
     if error is not None:
+        ended = end.state, end.usage, model, None, error.code, error.message
         output = _settled(output, error)
-    if error is not None and not (has_acted or (output and (keep_partial or error.code in _CUT))):
-        return ended
+        if not (has_acted or (output and (keep_partial or error.code in _CUT))):
+            return RunOutcome(*ended, calls=calls)
     # What the caller cannot send back is found by the call it answers: `recall_steps`.
-    keeps_more = has_acted or any(message.provider_data is not None for message in output)
-    asked = unanswered_calls(output) if keeps_more else ()
-    return replace(
-        ended,
-        messages=(*new, *output),
-        reply_count=len(output),
-        summary=partial.summary,
-        kept=partial.kept + len(output),
-        asked_call_id=asked[0].id if asked else None,
-        asked_after=str(ConversationDigest(new)) if asked else None,
+    asked = unanswered_calls(output) if has_acted or has_data else ()
+    return RunOutcome(
+        *ended,
+        (*new, *output),
+        len(output),
+        partial.summary,
+        partial.kept + len(output),
+        asked[0].id if asked else None,
+        str(ConversationDigest(new)) if asked else None,
+        calls=calls,
     )
 
 
@@ -68,9 +70,9 @@ def with_times(outcome: RunOutcome, run: Run) -> RunOutcome:
     )
 
 
-def placed(outcome: RunOutcome, place: Placement | None) -> RunOutcome:
+def placed(outcome: RunOutcome, place: Placement) -> RunOutcome:
     """Return the outcome with the turn's place in its session."""
-    if place is None or not outcome.messages:
+    if not outcome.messages:
         return outcome
     digests = place.digests(outcome.messages, outcome.reply_count)
     return replace(outcome, parent=place.parent, digests=digests, resends=place.resends)
