@@ -65,20 +65,22 @@ def select_new(
 
 def check_new(history: Sequence[Message], new: Sequence[IncomingMessage]) -> None:
     """Raise `GatewayError` (400) if `new` messages have nothing to answer, or if a tool result has no call before."""
-    if not any(_has_input(item.message) for item in new):
+    if not any(map(_has_input, new)):
         text = "There is no user message to answer. Add a message with the role user that has text or an image."
         raise GatewayError("missing_required_parameter", text, param="messages")
     _check_tool_results(history, new)
 
 
-def _has_input(message: Message) -> bool:
+def _has_input(item: IncomingMessage) -> bool:
+    message = item.message
     if message.role is Role.USER:
-        return message.has_image or bool(message.text.strip())
+        return bool(message.text.strip()) or message.has_image
     return message.role is Role.TOOL
 
 
 def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessage]) -> None:
-    if all(item.message.tool_call_id is None for item in new):
+    results = [item for item in new if item.message.tool_call_id is not None]
+    if not results:
         return
     waiting = {call.id for call in unanswered_calls(history)}
     for item in new:
@@ -187,7 +189,8 @@ def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
 
     Results are moved behind their call, missing results are filled in, and a second result for a call is dropped.
     """
-    if not any(message.tool_calls or message.tool_call_id is not None for message in messages):
+    steps = [message for message in messages if message.tool_calls or message.tool_call_id is not None]
+    if not steps:
         return tuple(messages)
     settled: list[Message] = []
     unanswered: dict[str, list[int]] = {}  # a call's id -> where its result goes, several if one message repeats it

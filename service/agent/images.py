@@ -43,6 +43,9 @@ def check_images(
     Raises `GatewayError` (`invalid_value`) with the path of the image. Images are fetched one after the other, each
     for at most `config.timeout_ms`.
     """
+    with_images = [item for item in messages if item.message.has_image]
+    if not with_images:
+        return tuple(messages)
     inspection = _Inspection(config, client)
     return tuple(
         replace(item, message=replace(item.message, parts=inspection.check_parts(item.param, item.message.parts)))

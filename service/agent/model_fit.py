@@ -28,10 +28,11 @@ def fit_choices(
     """
     if with_functions:
         choices = [choice for choice in choices if choice.calls_functions]
+    blind = [choice for choice in choices if not choice.takes_images]
+    if not blind:
+        return tuple(choices)
     if any(message.has_image for message in conversation.new):
         return tuple(choice for choice in choices if choice.takes_images)
-    if all(choice.takes_images for choice in choices):
-        return tuple(choices)
     if any(message.has_image for message in conversation.history):
         return tuple(choice if choice.takes_images else _with_notes(choice) for choice in choices)
     return tuple(choices)

@@ -30,7 +30,7 @@ def to_system_text(agent: Agent, hidden: Sequence[Path], *, channel: str | None,
     if channel:
         parts.append(f"The message comes through the channel {channel}.")
     parts.append(request_text)
-    return "\n\n".join(part.strip() for part in parts if part.strip())
+    return "\n\n".join(filter(None, map(str.strip, parts)))
 
 
 def _workspace_sections(root: Path, hidden: Sequence[Path]) -> list[str]:

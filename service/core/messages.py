@@ -124,6 +124,8 @@ class Message:
     @property
     def text(self) -> str:
         """The text parts joined without a separator."""
+        if len(self.parts) == 1 and isinstance(self.parts[0], Text):  # as in most messages
+            return self.parts[0].text
         return "".join([part.text for part in self.parts if isinstance(part, Text)])
 
     @property

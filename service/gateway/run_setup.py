@@ -205,7 +205,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
     else:
         new = placement.new
     history = () if placement is None else placement.history
-    conversation = Conversation(history, tuple(item.message for item in runtime.check_images(new)))
+    conversation = Conversation(history, tuple([item.message for item in runtime.check_images(new)]))
     context = to_context(request, agent, runtime, accepted, accepted.session_key)
     tools = AgentTools(own_tools, context, request.functions, request.tool_choice, request.max_tool_calls)
     model_request = ModelRequest(

@@ -29,7 +29,8 @@ def choose_session(
     Also raises `GatewayError` (`invalid_value`) for a header's key that belongs to another of the `agents`, and for one
     whose full encoded form exceeds the header limit: a client could not send it back to continue the session.
     """
-    _check_owner(agent_id, header_key or "", agents)
+    if header_key:
+        _check_owner(agent_id, header_key, agents)
     session = session_key_for(agent_id, header_key, user, new_id, owner)
     length = len(encode_session_key(session.key))
     if length > MAX_HEADER_CHARACTERS:
