@@ -257,20 +257,19 @@ class AgentLoop:
             self._drafts.take_back()
 
     def _has_spoken(self) -> bool:
-        return any(message.role is Role.ASSISTANT and message.text for message in self.output.messages)
+        messages = self.output.messages
+        return bool(messages) and any(message.role is Role.ASSISTANT and message.text for message in messages)
 
     def _has_acted(self, calls: Sequence[ToolCall]) -> bool:
         """Return True if the agent has used its own tools, or uses one with `calls`."""
-        earlier = any(message.role is Role.TOOL for message in self.output.messages)
-        return earlier or not all(map(self._tools.is_callers, calls))
+        return self._own_calls > 0 or not all(map(self._tools.is_callers, calls))
 
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
         check_tool_choice(request, ended.tool_calls)
         output = self.output
-        calls = self._permitted(request, ended.tool_calls)
+        calls = named = self._permitted(request, ended.tool_calls)
         data = ended.provider_data if calls else None
-        named = calls
-        if data is not None or (calls and self._has_acted(calls)):
+        if calls and (data is not None or self._has_acted(calls)):
             # Stateless follow-ups find the data and the agent's steps by this id.
             named = self._tools.with_own_ids(calls)
         if self._drafts is not None:
@@ -280,9 +279,7 @@ class AgentLoop:
         calls = named
         text = "".join(output.pieces)
         parts = (Text(text),) if text else ()
-        output.messages.append(
-            Message(Role.ASSISTANT, parts, tool_calls=calls, provider_data=data, at_ms=int(self._clock() * 1000))
-        )
+        output.messages.append(Message(Role.ASSISTANT, parts, None, calls, None, data, at_ms=int(self._clock() * 1000)))
         output.pieces.clear()
         self._message_characters = 0
         if self._drafts is not None:
