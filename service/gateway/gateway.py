@@ -111,7 +111,7 @@ class Gateway:
         """
         if self._draining:
             raise shutting_down()
-        with self.lease() as lease:
+        with self._runtime.lease() as lease:
             plan = plan_run(request, lease, self._new_id)
             run = Run(
                 to_accepted(plan, self._new_id, int(self._clock() * 1000)),

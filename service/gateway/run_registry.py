@@ -86,7 +86,10 @@ class RunRegistry:
     def _on_event(self, run: Run, event: RunStarted | RunEvent) -> None:
         if isinstance(event, RunEnded):
             run.ended_at = run.ended_at or self._clock()
-            self._retire(run)
+            self._remove(run)
+            self._ended[run.protocol][run.id] = run
+            self._ended_characters[run.protocol] += run.characters
+            self._forget_old()
         if not run.has_begun or run.is_replay:
             return
         for observer in self._observers:
@@ -103,12 +106,6 @@ class RunRegistry:
             runs.remove(run)
         if not runs:
             self._sessions.pop(run.session_key, None)
-
-    def _retire(self, run: Run) -> None:
-        self._remove(run)
-        self._ended[run.protocol][run.id] = run
-        self._ended_characters[run.protocol] += run.characters
-        self._forget_old()
 
     def _forget_old(self) -> None:
         kept, oldest = self._retention, self._clock() - self._retention.seconds

@@ -93,9 +93,10 @@ class RuntimeLease:
         self.users = 0
         self._on_free = on_free
 
-    def retain(self) -> None:
+    def retain(self) -> Self:
         """Add a user."""
         self.users += 1
+        return self
 
     def release(self) -> None:
         """Remove a user."""
@@ -103,28 +104,22 @@ class RuntimeLease:
         if not self.users:
             self._on_free()
 
-    def __enter__(self) -> Self:
-        self.retain()
-        return self
+    __enter__ = retain
 
     def __exit__(self, *exc_info: object) -> None:
         self.release()
 
 
 class RuntimeSlot:
-    """The runtime in force, and earlier ones for as long as a run uses them.
+    """The runtime in force, `current`, and earlier ones for as long as a run uses them.
 
     Earlier ones are closed in their order: what later ones adopted may still be in use by an earlier run.
     """
 
     def __init__(self, runtime: Runtime) -> None:
+        self.current = runtime
         self._generations: deque[RuntimeLease] = deque([RuntimeLease(runtime, self._close_unused)])
         self._closing = RLock()
-
-    @property
-    def current(self) -> Runtime:
-        """The runtime in force."""
-        return self._generations[-1].runtime
 
     def lease(self) -> RuntimeLease:
         """The runtime in force, which a `with` block keeps open."""
@@ -134,6 +129,7 @@ class RuntimeSlot:
         """Put `runtime` in force; users of earlier ones keep those."""
         runtime.adopt(self.current)
         self._generations.append(RuntimeLease(runtime, self._close_unused))
+        self.current = runtime
         self._close_unused()
 
     def close(self) -> None:
