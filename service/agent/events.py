@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.core.dataclass import record
-from service.core.errors import GatewayError, clear_traceback
+from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
 from service.storage.runs.records import RunState
 
@@ -124,10 +124,6 @@ class RunEnded:
     stop_reason: StopReason = StopReason.STOP
     usage: Usage = Usage()
     error: GatewayError | None = None
-
-    def __post_init__(self) -> None:
-        if self.error is not None:
-            clear_traceback(self.error)  # the end is kept for a while
 
     @property
     def state(self) -> RunState:

@@ -27,7 +27,7 @@ from service.agent.run_reader import RunReader
 from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import CancelScope, Event
 from service.core.dataclass import record
-from service.core.errors import GatewayError, internal_error
+from service.core.errors import GatewayError, clear_traceback, internal_error
 from service.core.messages import Sampling, StopReason, ToolCall, Usage
 from service.core.usage import ModelCall
 from service.storage.runs.idempotency import IdempotencyKey
@@ -188,6 +188,8 @@ class Run:
         self._log.append(event)
         if isinstance(event, RunEnded):
             self.end = event
+            if event.error is not None:
+                clear_traceback(event.error)  # the end is kept for a while
         if self.first_output_at_ms is None and isinstance(event, _OUTPUT):
             self.first_output_at_ms = self._to_ms(monotonic())
         characters = len(event.text) if isinstance(event, _WITH_TEXT) else 0

@@ -84,7 +84,7 @@ class Hold:
     def release(self) -> None:
         """Remove an owner; the last one gives all bytes back. Later calls are no-ops."""
         self._owners -= 1
-        if self._owners == 0:
+        if self._owners == 0 and self.size:
             self._budget.forget(self)
 
     def is_slow(self) -> bool:
