@@ -235,6 +235,8 @@ class Run:
 
         `reason` is the error to end with.
         """
+        if self.end is not None:
+            return
         if not self.scope.cancelled:
             self.abort_reason = reason
         self.scope.cancel()

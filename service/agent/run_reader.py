@@ -30,7 +30,7 @@ class RunReader:
     def add(self, event: RunEvent) -> None:
         """Note the next event."""
         if self.take is None or not self._may_take(event) or not self.take(event):
-            self.wake()
+            self._news.set()
             return
         self.position += 1
         if isinstance(event, self._audible):
