@@ -2,26 +2,23 @@
 
 from typing import Any
 
-from flask import current_app, request
-
 from service.api.http.approval_response import to_approval, to_approval_list
-from service.api.http.connexion_app import current_principal
+from service.api.http.connexion_app import current_gateway, current_principal, current_request
 from service.api.http.http_response import Response, json_response
 from service.core.logs import access_entry
 from service.core.messages import ApprovalDecision
-from service.gateway.gateway import Gateway
 
 
 def list_approvals(limit: int) -> Response:
     """List the pending approvals, oldest first."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     return json_response(to_approval_list(gateway.storage.approvals.list_pending(limit + 1), limit))
 
 
 def decide_approval(approval_id: str, body: dict[str, Any]) -> Response:
     """Decide a pending approval."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     # A caller with the gateway's own secret is known by its address only.
-    decided_by = f"http {current_principal().name or access_entry(request.environ).client}"
+    decided_by = f"http {current_principal().name or access_entry(current_request().environ).client}"
     decided = gateway.storage.approvals.decide(approval_id, ApprovalDecision(body["decision"]), decided_by)
     return json_response(to_approval(decided))

@@ -5,23 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from flask import current_app
 
 from service.api.http.caller import Caller, WatchedStream, run_headers
 from service.api.http.chat_request import ON_DISCONNECT_HEADER, includes_cost, parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
-from service.api.http.connexion_app import current_request
+from service.api.http.connexion_app import current_gateway, current_request
 from service.api.http.file_parts import has_files, with_file_texts
 from service.api.http.http_response import NO_BUFFERING, Response, ok_response
 from service.api.http.webhook_request import check_webhook
-from service.gateway.gateway import Gateway
 
 _DEFAULT_MODEL = "openclaw"
 
 
 def create_chat_completion(body: dict[str, Any]) -> Response:
     """Run an agent and answer with its reply, whole or as a stream."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     with Caller(current_request().environ) as caller:
         if has_files(body["messages"]):
             with caller.work:

@@ -1,8 +1,7 @@
 """`/`: the page for people. It acts with the token or API key that is entered there, and has no rights of its own."""
 
-from flask import request
-
 from service.api.control_ui import load_file
+from service.api.http.connexion_app import current_request
 from service.api.http.http_response import Response
 
 #: No other host, no inline script or style, and markup is made by the two libraries alone (Trusted Types).
@@ -32,6 +31,6 @@ def _file_response(path: str, kind: str, *headers: tuple[str, str]) -> Response:
     """Return a file, or 304 if the browser has it: it asks each time, so that an upgraded gateway has one page."""
     content, etag = load_file(path)
     headers = (("Cache-Control", "no-cache"), ("ETag", etag), *headers)
-    if request.if_none_match.contains_weak(etag.strip('"')):
+    if current_request().to_werkzeug().if_none_match.contains_weak(etag.strip('"')):
         return Response("304 Not Modified", [*headers], b"")
     return Response("200 OK", [("Content-Type", f"{kind}; charset=utf-8"), *headers], content)

@@ -1,10 +1,8 @@
 """`/healthz` and `/readyz`: probes for operators."""
 
-from flask import current_app
-
+from service.api.http.connexion_app import current_gateway
 from service.api.http.http_response import Response, json_response, ok_response
 from service.core.errors import GatewayError
-from service.gateway.gateway import Gateway
 
 
 def get_health() -> Response:
@@ -14,7 +12,7 @@ def get_health() -> Response:
 
 def get_readiness() -> Response:
     """Report readiness for traffic; a 503 names the failing checks."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     failing = gateway.failing()
     if failing:
         raise GatewayError("not_ready", f"The gateway is not ready: {', '.join(failing)}.")

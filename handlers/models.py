@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from flask import current_app
-
-from service.api.http.connexion_app import current_principal
+from service.api.http.connexion_app import current_gateway, current_principal
 from service.api.http.http_response import Response, json_response
 from service.core.principal import Principal
 from service.gateway.gateway import Gateway
@@ -12,7 +10,7 @@ from service.gateway.gateway import Gateway
 
 def list_models() -> Response:
     """List the names that the caller's `model` may have."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     principal = current_principal()
     roster = gateway.roster.of(principal)
     usable = [name for name in roster.model_ids() if gateway.catalog.refs_of(roster.resolve(name, None), principal)]
@@ -21,7 +19,7 @@ def list_models() -> Response:
 
 def get_model(model: str) -> Response:
     """Return one name, which may be an alias; 404 if no agent has it."""
-    return json_response(_to_model(current_app.extensions["gateway"], model, current_principal()))
+    return json_response(_to_model(current_gateway(), model, current_principal()))
 
 
 def _to_model(gateway: Gateway, name: str, principal: Principal) -> dict[str, Any]:

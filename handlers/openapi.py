@@ -1,7 +1,6 @@
 """The published contract: as OpenAPI 3.0 in JSON and YAML, as OpenAPI 3.1 and 3.2, and AsyncAPI for the WebSocket."""
 
-from flask import current_app
-
+from service.api.http.connexion_app import current_request
 from service.api.http.http_response import Response, ok_response
 from service.api.http.published_contract import PublishedContract
 from service.api.websocket.asyncapi import encode_asyncapi
@@ -33,5 +32,5 @@ def get_asyncapi() -> Response:
 
 
 def _contract() -> PublishedContract:
-    contract: PublishedContract = current_app.extensions["contract"]
+    contract: PublishedContract = current_request().app.extensions["contract"]
     return contract

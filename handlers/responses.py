@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from flask import current_app
 
 from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.api.http.caller import Caller, WatchedStream, run_headers
 from service.api.http.chat_request import ON_DISCONNECT_HEADER, includes_cost
-from service.api.http.connexion_app import current_principal, current_request
+from service.api.http.connexion_app import current_gateway, current_principal, current_request
 from service.api.http.file_parts import with_file_texts
 from service.api.http.http_response import NO_BUFFERING, Response, json_response, ok_response
 from service.api.http.openai_responses.echo import to_echo
@@ -41,7 +40,7 @@ _CANCEL_SECONDS = 5.0
 
 def create_response(body: dict[str, Any]) -> Response:
     """Run an agent and answer with a response, whole or as a stream."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     with Caller(current_request().environ) as caller:
         try:
             request = parse_response_request(
@@ -86,7 +85,7 @@ def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[
 
 def get_response(response_id: str, stream: bool = False, starting_after: int = -1) -> Response:
     """Return a stored response, or stream its events after a number, then those to come."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     record = get_record(gateway, response_id, current_principal())
     if not stream:
         return json_response(to_stored_response(gateway.storage, record))
@@ -106,7 +105,7 @@ def get_response(response_id: str, stream: bool = False, starting_after: int = -
 
 def cancel_response(response_id: str) -> Response:
     """Cancel a response, and return it; one that has ended is not changed."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     record = get_record(gateway, response_id, current_principal())
     if not record.state.is_final and gateway.abort(record.id):
         wait_for_end(gateway, record.id, _CANCEL_SECONDS)
@@ -116,7 +115,7 @@ def cancel_response(response_id: str) -> Response:
 
 def delete_response(response_id: str) -> Response:
     """Delete a stored response."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     record = get_record(gateway, response_id, current_principal())
     if not record.state.is_final:
         text = "The response is in progress. Cancel it first, with POST /v1/responses/{response_id}/cancel."
@@ -128,7 +127,7 @@ def delete_response(response_id: str) -> Response:
 
 def list_input_items(response_id: str, limit: int, order: str, after: str | None = None) -> Response:
     """List the input of a stored response."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     record = get_record(gateway, response_id, current_principal())
     items = to_input_items(
         record.id, load_input(gateway.storage, record), orjson.loads(record.response or "{}")["tools"]

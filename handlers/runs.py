@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from flask import current_app
-
 from service.api.http.caller import name_run, origin_of
 from service.api.http.chat_chunks import ChunkEncoder
 from service.api.http.chat_request import parse_shown
 from service.api.http.chat_resume import ResumedChunks
-from service.api.http.connexion_app import current_principal, current_request, environ_key
+from service.api.http.connexion_app import current_gateway, current_principal, current_request, environ_key
 from service.api.http.file_parts import with_file_texts
 from service.api.http.http_response import (
     NO_BUFFERING,
@@ -41,7 +39,7 @@ def list_runs(
     after: str | None = None,
 ) -> Response:
     """List a page of runs, newest first."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     principal = current_principal()
     if session_key is not None:
         default_id = gateway.roster.of(principal).default.id
@@ -60,7 +58,7 @@ def list_runs(
 
 def create_run(body: dict[str, Any]) -> Response:
     """Start a run that is not bound to its request."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     environ = current_request().environ
     if isinstance(body["input"], list):
         body = {**body, "input": with_file_texts(body["input"], "input", gateway.lease().runtime.files)}
@@ -85,13 +83,13 @@ def create_run(body: dict[str, Any]) -> Response:
 
 def get_run(run_id: str) -> Response:
     """Return one run."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     return json_response(to_run(gateway.get_run(run_id, current_principal(), with_progress=True)))
 
 
 def cancel_run(run_id: str) -> Response:
     """Cancel a queued or running run."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     run = gateway.get_run(run_id, current_principal())
     if not gateway.abort(run_id):
         ended = gateway.get_run(run_id, current_principal())
@@ -101,7 +99,7 @@ def cancel_run(run_id: str) -> Response:
 
 def list_run_events(run_id: str, after: int = 0) -> Response:
     """Stream the events of a run after a number, then those to come."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     environ = current_request().environ
     seen = environ.get(environ_key("Last-Event-ID"))
     watch = _watch(gateway, run_id, int(seen) if seen else after)
@@ -115,7 +113,7 @@ def list_run_events(run_id: str, after: int = 0) -> Response:
 
 def get_chat_stream(run_id: str, after: int = 0, *, include_usage: bool = False) -> Response:
     """Stream a run as a chat completion, from behind a number on."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     environ = current_request().environ
     watch = _watch(gateway, run_id, 0)
     try:

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flask import current_app
-
-from service.api.http.connexion_app import current_principal
+from service.api.http.connexion_app import current_gateway, current_principal
 from service.api.http.http_response import Response, created_response, json_response
 from service.api.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.core.errors import GatewayError
 from service.gateway import session_list
-from service.gateway.gateway import Gateway
 from service.gateway.session_fork import fork_session, no_message
 from service.storage.runs.records import RunRecord
 from service.storage.sessions.json_objects import to_session
@@ -22,7 +19,7 @@ def list_sessions(
     limit: int, agent: str | None = None, stateless: bool | None = None, after: str | None = None
 ) -> Response:
     """List a page of sessions, newest first."""
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     position = None if after is None else parse_cursor(after)
     agent_id = None if agent is None else agent.lower()
     found = session_list.list_sessions(
@@ -36,7 +33,7 @@ def list_sessions(
 
 def get_session(key: str, limit: int, branch: int | None = None) -> Response:
     """Return one session with the last messages of a branch."""
-    storage = current_app.extensions["gateway"].storage
+    storage = current_gateway().storage
     session = _find_session(_find_key(key))
     tree = storage.transcripts.read_tree(session.key)
     if branch is not None and branch > tree.tip:
@@ -48,7 +45,7 @@ def get_session(key: str, limit: int, branch: int | None = None) -> Response:
 
 def create_fork(key: str, body: dict[str, Any]) -> Response:
     """Copy a session up to a message to a new session."""
-    storage = current_app.extensions["gateway"].storage
+    storage = current_gateway().storage
     index, run_id = body.get("index"), body.get("run_id")
     if index is not None and run_id is not None:
         raise GatewayError("invalid_value", "Send `index` or `run_id`, not both.", param="index")
@@ -58,7 +55,7 @@ def create_fork(key: str, body: dict[str, Any]) -> Response:
 
 def delete_session(key: str) -> Response:
     """Delete a session that no run uses."""
-    storage = current_app.extensions["gateway"].storage
+    storage = current_gateway().storage
     key = _find_key(key)
     deleted = storage.transcripts.delete_session(key)
     if deleted is None:
@@ -69,7 +66,7 @@ def delete_session(key: str) -> Response:
 
 
 def _find_key(key: str) -> str:
-    gateway: Gateway = current_app.extensions["gateway"]
+    gateway = current_gateway()
     storage = gateway.storage
     # A session whose first run has not ended exists, though without messages.
     principal = current_principal()
@@ -86,7 +83,7 @@ def _find_key(key: str) -> str:
 
 def _find_session(key: str) -> SessionOverview:
     """Return a session, which exists from the moment its first run is accepted."""
-    storage = current_app.extensions["gateway"].storage
+    storage = current_gateway().storage
     found: SessionOverview | None = storage.transcripts.get_session(key)
     if found is None:
         active = storage.records.list_active(key)

@@ -14,13 +14,21 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-import flask
 from connexion.exceptions import ProblemException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.http import parse_options_header
 
 from service.api.client_address import check_host, check_origin
 from service.api.http.body_limits import check_value_count
-from service.api.http.connexion_app import BODY_KEY, PRINCIPAL_KEY, Api, Application, current_request, environ_key
+from service.api.http.connexion_app import (
+    BODY_KEY,
+    PRINCIPAL_KEY,
+    Api,
+    Application,
+    Request,
+    current_request,
+    environ_key,
+)
 from service.api.http.deferred_schema import DeferredSchema
 from service.api.http.http_response import Response, error_response
 from service.api.http.path_suggestions import explain_path, suggest_path
@@ -55,9 +63,10 @@ _IGNORED_QUERY = ("include", "api-version")
 
 def create_app(
     gateway: Gateway, document: dict[str, Any], published: PublishedContract, settings: SettingsSlot
-) -> flask.Flask:
+) -> Application:
     """Create the application for `document`, a bound contract; handlers find the Gateway in its `extensions`."""
-    app = Application(_Admission(document, settings, gateway.budget), _LimitHeaders(document, gateway))
+    admission = _Admission(document, settings, gateway.budget)
+    app = Application(admission, _to_error_response, _LimitHeaders(document, gateway))
     app.extensions["gateway"] = gateway
     app.extensions["contract"] = published
     validators = {
@@ -65,7 +74,6 @@ def create_app(
         "parameter": functools.partial(_ParameterValidator, document),
     }
     app.register_blueprint(Api(document, validators).blueprint)
-    app.register_error_handler(Exception, _to_error_response)  # type: ignore[arg-type]  # a WSGI application is taken, too
     return app
 
 
@@ -92,18 +100,17 @@ class _Admission:
             for name, operation in operations.items()
         }
 
-    def __call__(self) -> None:
-        request, settings = current_request(), self._settings.current
-        environ = request.environ
+    def __call__(self, request: Request) -> None:
+        settings, environ, endpoint = self._settings.current, request.environ, request.endpoint
         address = settings.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
         entry = access_entry(environ)
         entry.client = address
-        entry.route = None if request.url_rule is None else request.url_rule.rule
+        entry.route = request.route
         if settings.authenticator is None:
             check_host(environ.get("HTTP_HOST"))
         _check_route(request)
-        public = request.endpoint in self._public
-        endpoints = self._endpoints.get(request.endpoint or "")
+        public = endpoint in self._public
+        endpoints = self._endpoints.get(endpoint)
         if endpoints is not None and settings.enabled_endpoints.isdisjoint(endpoints):
             key = _PAGE_KEYS.get(endpoints[0]) or _ENABLING_KEY.format(endpoints[0])
             text = f"This endpoint is disabled. Set {key} to true in the configuration."
@@ -116,12 +123,13 @@ class _Admission:
             if principal is None:
                 principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
             environ[PRINCIPAL_KEY], entry.key = principal, principal.key_id or principal.owner
-            principal.check_scope(*self._scopes[request.endpoint or ""])
-        environ[BODY_KEY] = self._read_body(request, environ) if request.endpoint in self._with_body else None
+            principal.check_scope(*self._scopes[endpoint])
+        environ[BODY_KEY] = self._read_body(environ) if endpoint in self._with_body else None
 
-    def _read_body(self, request: flask.Request, environ: dict[str, Any]) -> bytes:
-        if environ.get("CONTENT_TYPE") != _JSON:
-            _check_media_type(request)
+    def _read_body(self, environ: dict[str, Any]) -> bytes:
+        content_type = environ.get("CONTENT_TYPE")
+        if content_type != _JSON:
+            _check_media_type(content_type)
         connection = environ.get("openclaw.connection")
         hold = environ[HOLD_KEY] = self._budget.hold(connection and connection.abandon)
         body = _receive(environ["wsgi.input"], int(environ.get("CONTENT_LENGTH", 0)), hold)
@@ -136,8 +144,7 @@ class _LimitHeaders:
         self._limits = gateway.limits
         self._limited = {name for name, operation in _operations(document).items() if "x-limited" in operation}
 
-    def __call__(self, response: Response) -> None:
-        request = current_request()
+    def __call__(self, request: Request, response: Response) -> None:
         if request.endpoint not in self._limited:
             return
         principal = request.environ.get(PRINCIPAL_KEY)
@@ -156,11 +163,11 @@ def _operations(document: Mapping[str, Any]) -> dict[str, Any]:
     return {f"/.handlers_{module}_{one['operationId']}": one for module, one in zip(modules, operations, strict=True)}
 
 
-def _check_route(request: flask.Request) -> None:
+def _check_route(request: Request) -> None:
     if request.environ["PATH_INFO"].startswith("//"):  # the router accepts it
         raise _not_found()
-    if request.routing_exception is not None:
-        raise request.routing_exception
+    if request.refusal is not None:
+        raise request.refusal
 
 
 def _receive(stream: Any, declared: int, hold: Hold) -> bytes:
@@ -180,11 +187,12 @@ def _receive(stream: Any, declared: int, hold: Hold) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _check_media_type(request: flask.Request) -> None:
-    if request.mimetype != _JSON:
+def _check_media_type(content_type: str | None) -> None:
+    media_type, parameters = parse_options_header(content_type)
+    if media_type.lower() != _JSON:
         text = "The body must be JSON. Send the header Content-Type: application/json."
         raise GatewayError("unsupported_media_type", text, param="content-type")
-    if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+    if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         text = "The body must be UTF-8. Send the header Content-Type: application/json."
         raise GatewayError("unsupported_media_type", text, param="content-type")
 
@@ -242,7 +250,7 @@ class _ParameterValidator:
         return checked
 
     def _read_query(self, request: Any) -> None:
-        sent = flask.request.args
+        sent = current_request().to_werkzeug().args
         if sent:
             _check_names(sent, self._query_names)
         for name, declared, schema in self._query:
@@ -276,9 +284,8 @@ def _to_json_value(text: str, kind: str | None) -> object:
 
 
 def _not_found() -> GatewayError:
-    adapter = flask.globals.request_ctx.url_adapter
-    path = current_request().environ["PATH_INFO"]
-    known = adapter is not None and suggest_path(path, lambda candidate: bool(adapter.allowed_methods(candidate)))
+    request = current_request()
+    known = suggest_path(request.environ["PATH_INFO"], request.app.has_path)
     return GatewayError("not_found", f"Unknown path. {known or 'See /openapi.json for the paths of this gateway.'}")
 
 
@@ -295,10 +302,8 @@ def _to_gateway_error(exception: Exception) -> GatewayError:
     if isinstance(exception, NotFound):
         return _not_found()
     if isinstance(exception, MethodNotAllowed):
-        methods = ", ".join(sorted(set(exception.valid_methods or ()) - {"OPTIONS"}))
-        text = (
-            explain_path(flask.request.path) or f"The method {flask.request.method} is not allowed here. Use {methods}."
-        )
+        request, methods = current_request(), ", ".join(sorted(set(exception.valid_methods or ()) - {"OPTIONS"}))
+        text = explain_path(request.path) or f"The method {request.method} is not allowed here. Use {methods}."
         return GatewayError("method_not_allowed", text, headers={"Allow": methods})
     if isinstance(exception, ProblemException) and exception.status == 401:  # noqa: PLR2004  # Connexion's own check
         text = "Send the gateway's token in the header Authorization: Bearer <token>."

@@ -1,13 +1,14 @@
 """Connexion and Flask, reduced to the steps that this API uses for each request.
 
 Connexion binds the contract's operations to their functions and applies its decorators in a fixed order: credentials,
-parameters, body. Flask routes by path and holds the current request. There are no cookies and no forms, and responses
-are not post-processed: a handler returns a WSGI application, mostly a `Response`, which is passed to the server.
+parameters, body. Flask and Werkzeug route by path and method. There are no cookies and no forms, and responses are not
+post-processed: a handler returns a WSGI application, mostly a `Response`, which is passed to the server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -18,12 +19,14 @@ from connexion.decorators.decorator import BaseDecorator
 from connexion.lifecycle import ConnexionRequest
 from connexion.security import AbstractSecurityHandlerFactory
 from connexion.spec import OpenAPISpecification
-from flask.sessions import NullSession, SessionInterface
-from werkzeug.routing import Map, MapAdapter, Rule
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
+from werkzeug.wrappers import Request as WerkzeugRequest
 
 from service.api.http.json_repair import repair_json
 from service.core.errors import GatewayError
 from service.core.principal import Principal
+from service.gateway.gateway import Gateway
 
 #: The environ key of the request body, once it is read.
 BODY_KEY = "openclaw.body"
@@ -32,85 +35,90 @@ BODY_KEY = "openclaw.body"
 PRINCIPAL_KEY = "openclaw.principal"
 
 
-class _NoSessions(SessionInterface):
-    def __init__(self) -> None:
-        self._session = NullSession()
+class Request:
+    """A request and what answers it: the function `endpoint` of `app`, called with `arguments`.
 
-    def open_session(self, app: flask.Flask, request: flask.Request) -> NullSession:
-        del app, request
-        return self._session
+    For a path or a method without one, `refusal` is Werkzeug's exception.
+    """
+
+    def __init__(self, app: Application, environ: dict[str, Any]) -> None:
+        self.app = app
+        self.environ = environ
+        self.path = "/" + environ["PATH_INFO"].encode("latin-1").decode(errors="replace").lstrip("/")
+        self.method = environ["REQUEST_METHOD"].upper()
+        self.route: str | None = None
+        self.endpoint = ""
+        self.arguments: Mapping[str, Any] = {}
+        self.refusal: HTTPException | None = None
+
+    def to_werkzeug(self) -> WerkzeugRequest:
+        """Return Werkzeug's view of the request, which parses queries and less common headers."""
+        return WerkzeugRequest(self.environ, populate_request=False)
+
+
+REQUEST: ContextVar[Request] = ContextVar("request")
+
+#: Returns the request that this greenlet handles.
+current_request = REQUEST.get
 
 
 class Application(flask.Flask):
-    """Flask for handlers that are plain functions and return WSGI applications.
+    """Flask's registry of paths and functions; what a request needs of the rest of Flask is here.
 
-    `admit` is called before anything else is done for a request, and may raise; `finish` may change the response. There
-    are no other hooks.
+    Functions return WSGI applications. `admit` is called before anything else is done for a request, and may raise;
+    `explain` makes a response of an exception; `finish` may change any response.
     """
 
-    session_interface = _NoSessions()
-
-    def __init__(self, admit: Callable[[], None], finish: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        admit: Callable[[Request], None],
+        explain: Callable[[Exception], Any],
+        finish: Callable[[Request, Any], None],
+    ) -> None:
         super().__init__("openclaw", static_folder=None)
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         self.url_map.merge_slashes = False
         self._admit = admit
+        self._explain = explain
         self._finish = finish
         self._plain_rules: dict[tuple[str, str], Rule] = {}
 
-    def full_dispatch_request(self) -> Any:
-        """Admit the request and call its handler; an exception becomes an error response."""
+    def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Admit the request and call its function; an exception becomes an error response."""
+        request = Request(self, environ)
+        token = REQUEST.set(request)
         try:
-            self._admit()
-            response = self.dispatch_request()
-        except Exception as error:  # noqa: BLE001 - the error handlers translate it
-            response = self.handle_user_exception(error)
-        self._finish(response)
-        return response
+            try:
+                self._route(request)
+                self._admit(request)
+                answer: Callable[..., Any] = self.view_functions[request.endpoint]
+                response = answer(**request.arguments)
+            except Exception as error:  # noqa: BLE001 - it is explained
+                response = self._explain(error)
+            self._finish(request, response)
+            body: Iterable[bytes] = response(environ, start_response)
+            return body
+        finally:
+            REQUEST.reset(token)
 
-    def do_teardown_request(self, exc: BaseException | None = None) -> None:
-        """Do nothing: requests hold no resources of Flask."""
+    def _route(self, request: Request) -> None:
+        """Find the rule of a request. Those without parameters are cached: a search leaves a reference cycle."""
+        key = request.path, request.method
+        rule = self._plain_rules.get(key)
+        if rule is None:
+            try:
+                adapter = self.url_map.bind("", path_info=request.path, default_method=request.method)
+                rule, request.arguments = adapter.match(return_rule=True)
+            except HTTPException as refusal:
+                request.refusal = refusal
+                return
+            if rule.rule == request.path:
+                self._plain_rules[key] = rule
+        request.route, request.endpoint = rule.rule, rule.endpoint
 
-    def do_teardown_appcontext(self, exc: BaseException | None = None) -> None:
-        """Do nothing: requests hold no resources of Flask."""
-
-    def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
-        """Route by path and method; the host is not considered."""
-        if request is None:
-            return None
-        return _Adapter(self.url_map, self._plain_rules, request.path, request.method)
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `func`: no handler is a coroutine."""
-        return func
-
-    def finalize_request(self, rv: Any, from_error_handler: bool = False) -> Any:
-        """Return `rv`, which is a WSGI application already."""
-        del from_error_handler
-        return rv
-
-
-class _Adapter(MapAdapter):
-    """Match requests to rules; rules without parameters are cached.
-
-    Each search by Werkzeug leaves a reference cycle for the garbage collector.
-    """
-
-    def __init__(self, rules: Map, plain_rules: dict[tuple[str, str], Rule], path: str, method: str) -> None:
-        super().__init__(rules, "", "/", "", "http", path, method)
-        self._plain_rules = plain_rules
-
-    def match(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the rule and its parameters; raises the exception that Flask turns into a response."""
-        if args or kwargs != {"return_rule": True}:  # not the request's own path and method
-            return super().match(*args, **kwargs)
-        key = self.path_info, self.default_method
-        if key in self._plain_rules:
-            return self._plain_rules[key], {}
-        rule, parameters = super().match(return_rule=True)
-        if rule.rule == self.path_info:
-            self._plain_rules[key] = rule
-        return rule, parameters
+    def has_path(self, path: str) -> bool:
+        """Return True if any method is allowed for `path`."""
+        return bool(self.url_map.bind("").allowed_methods(path))
 
 
 class _Security(AbstractSecurityHandlerFactory):  # type: ignore[misc]  # connexion has no types
@@ -185,10 +193,10 @@ def _without_head(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "paths": paths}
 
 
-def current_request() -> flask.Request:
-    """Return the request itself; `flask.request` is a proxy that looks it up for each attribute."""
-    request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
-    return request
+def current_gateway() -> Gateway:
+    """Return the gateway that answers the request."""
+    gateway: Gateway = current_request().app.extensions["gateway"]
+    return gateway
 
 
 def current_principal() -> Principal:

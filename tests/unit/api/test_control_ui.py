@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 import pytest
-from flask import Flask
+from werkzeug.test import create_environ
 
 import service.api.control_ui
 from handlers.control_ui import get_control_ui, get_control_ui_asset, get_control_ui_library
 from service.api.control_ui import load_file
+from service.api.http.connexion_app import REQUEST, Application, Request
 from service.api.http.contract import load_contract
 from service.api.http.http_response import Response
 
@@ -23,9 +25,19 @@ LIBRARIES = orjson.loads((VENDOR / "libraries.json").read_bytes())
 FILE_LINES = 350
 
 
+@contextmanager
+def request_with(headers: dict[str, str] | None = None) -> Iterator[None]:
+    app = Application(lambda _: None, str, lambda *_: None)
+    token = REQUEST.set(Request(app, create_environ(headers=headers)))
+    try:
+        yield
+    finally:
+        REQUEST.reset(token)
+
+
 @pytest.fixture(autouse=True)
 def request_context() -> Iterator[None]:
-    with Flask(__name__).test_request_context():
+    with request_with():
         yield
 
 
@@ -86,7 +98,7 @@ def test_libraries_have_the_versions_and_licences_that_are_listed() -> None:
 @pytest.mark.parametrize("sent", ['"{}"', 'W/"{}"', '"other", "{}"', "*"])
 def test_file_that_the_browser_has_is_not_sent_again(sent: str) -> None:
     etag = dict(get_control_ui_asset("app.js").headers)["ETag"]
-    with Flask(__name__).test_request_context(headers={"If-None-Match": sent.format(etag.strip('"'))}):
+    with request_with(headers={"If-None-Match": sent.format(etag.strip('"'))}):
         unchanged = get_control_ui_asset("app.js")
     assert unchanged.status == "304 Not Modified"
     assert unchanged.body == b""
@@ -95,7 +107,7 @@ def test_file_that_the_browser_has_is_not_sent_again(sent: str) -> None:
 
 def test_file_that_the_browser_has_in_another_version_is_sent() -> None:
     etag = dict(get_control_ui_asset("style.css").headers)["ETag"]
-    with Flask(__name__).test_request_context(headers={"If-None-Match": etag}):
+    with request_with(headers={"If-None-Match": etag}):
         assert get_control_ui_asset("app.js").status == "200 OK"
 
 
