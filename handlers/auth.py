@@ -1,12 +1,10 @@
 """Connexion's security check, which confirms the check made before the body was read."""
 
-from typing import Any
-
 from service.api.http.connexion_app import PRINCIPAL_KEY, current_request
+from service.core.principal import Principal
 
 
-def principal_of(token: str) -> dict[str, Any] | None:
+def principal_of(token: str) -> Principal | None:
     """Return the authenticated principal; None (401) if the request was never checked."""
     del token
-    principal = current_request().environ.get(PRINCIPAL_KEY)
-    return None if principal is None else {"sub": principal}
+    return current_request().environ.get(PRINCIPAL_KEY)

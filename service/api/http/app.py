@@ -7,14 +7,13 @@ body is not read before the caller is authenticated.
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
-from connexion.exceptions import ProblemException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.http import parse_options_header
 
@@ -28,6 +27,7 @@ from service.api.http.connexion_app import (
     Request,
     current_request,
     environ_key,
+    parse_json,
 )
 from service.api.http.deferred_schema import DeferredSchema
 from service.api.http.http_response import Response, error_response
@@ -69,11 +69,8 @@ def create_app(
     app = Application(admission, _to_error_response, _LimitHeaders(document, gateway))
     app.extensions["gateway"] = gateway
     app.extensions["contract"] = published
-    validators = {
-        "body": functools.partial(_BodyValidator, document),
-        "parameter": functools.partial(_ParameterValidator, document),
-    }
-    app.register_blueprint(Api(document, validators).blueprint)
+    api = Api(document, partial(_BodyReader, document), partial(_ArgumentReader, document))
+    app.register_blueprint(api.blueprint)
     return app
 
 
@@ -197,35 +194,27 @@ def _check_media_type(content_type: str | None) -> None:
         raise GatewayError("unsupported_media_type", text, param="content-type")
 
 
-class _BodyValidator:
-    """Connexion's body validator, backed by a compiled schema."""
+class _BodyReader:
+    """Parses and validates the bodies of an operation, by a compiled schema."""
 
-    def __init__(self, document: Mapping[str, Any], schema: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        del args, kwargs
+    def __init__(self, document: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         self._schema = DeferredSchema(schema, document)
 
-    def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        @functools.wraps(function)
-        def checked(request: Any) -> Any:
-            value = request.json
-            is_large = len(request.body) > LARGE_BODY_BYTES
-            if is_large:
-                pause()
-            self._schema.compiled.check(value)
-            if is_large:
-                pause()
-            return function(request)
-
-        return checked
+    def __call__(self, body: bytes) -> Any:
+        value = parse_json(body)
+        is_large = len(body) > LARGE_BODY_BYTES
+        if is_large:
+            pause()
+        self._schema.compiled.check(value)
+        if is_large:
+            pause()
+        return value
 
 
-class _ParameterValidator:
-    """Connexion's parameter validator for headers, path and query, each backed by a compiled schema."""
+class _ArgumentReader:
+    """Validates the headers, the path and the query of an operation, each by a compiled schema."""
 
-    def __init__(
-        self, document: Mapping[str, Any], parameters: list[dict[str, Any]], *args: Any, **kwargs: Any
-    ) -> None:
-        del args, kwargs
+    def __init__(self, document: Mapping[str, Any], parameters: list[dict[str, Any]]) -> None:
         compiled = [(one["in"], one["name"], DeferredSchema(one["schema"], document)) for one in parameters]
         self._headers = [(environ_key(name), name, schema) for where, name, schema in compiled if where == "header"]
         self._path = [(name, schema) for where, name, schema in compiled if where == "path"]
@@ -233,24 +222,19 @@ class _ParameterValidator:
         self._query = [(name, declared[name], schema) for where, name, schema in compiled if where == "query"]
         self._query_names = tuple(name for name, _, _ in self._query)
 
-    def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        @functools.wraps(function)
-        def checked(request: Any) -> Any:
-            for name, schema in self._path:
-                if not schema.compiled.is_valid(request.path_params[name]):
-                    raise _not_found()
-            for key, name, schema in self._headers:
-                value = request.headers.get(key)
-                if value is not None:
-                    schema.compiled.check(value, name)
-            if self._query:
-                self._read_query(request)
-            return function(request)
+    def __call__(self, request: Request) -> Mapping[str, Any]:
+        """Return the arguments in the path and the query, with query values converted to their declared types."""
+        for name, schema in self._path:
+            if not schema.compiled.is_valid(request.arguments[name]):
+                raise _not_found()
+        for key, name, schema in self._headers:
+            value = request.environ.get(key)
+            if value is not None:
+                schema.compiled.check(value, name)
+        return {**request.arguments, **self._read_query(request)} if self._query else request.arguments
 
-        return checked
-
-    def _read_query(self, request: Any) -> None:
-        sent = current_request().to_werkzeug().args
+    def _read_query(self, request: Request) -> dict[str, Any]:
+        sent, query = request.to_werkzeug().args, {}
         if sent:
             _check_names(sent, self._query_names)
         for name, declared, schema in self._query:
@@ -259,10 +243,11 @@ class _ParameterValidator:
                 text = f"`{name}` was sent {len(values)} times. Send it once."
                 raise GatewayError("invalid_value", text, param=name)
             if values:
-                request.query[name] = _to_json_value(values[0], declared.get("type"))
-                schema.compiled.check(request.query[name], name)
+                query[name] = _to_json_value(values[0], declared.get("type"))
+                schema.compiled.check(query[name], name)
             elif "default" in declared:
-                request.query[name] = declared["default"]
+                query[name] = declared["default"]
+        return query
 
 
 def _check_names(names: Iterable[str], declared: Iterable[str]) -> None:
@@ -305,9 +290,6 @@ def _to_gateway_error(exception: Exception) -> GatewayError:
         request, methods = current_request(), ", ".join(sorted(set(exception.valid_methods or ()) - {"OPTIONS"}))
         text = explain_path(request.path) or f"The method {request.method} is not allowed here. Use {methods}."
         return GatewayError("method_not_allowed", text, headers={"Allow": methods})
-    if isinstance(exception, ProblemException) and exception.status == 401:  # noqa: PLR2004  # Connexion's own check
-        text = "Send the gateway's token in the header Authorization: Bearer <token>."
-        return GatewayError("missing_credentials", text, headers={"WWW-Authenticate": "Bearer"})
     if isinstance(exception, HTTPException) and exception.code == 400:  # noqa: PLR2004  # Werkzeug's own checks
         return GatewayError("malformed_request", "The request is malformed.")
     logger.error("request failed", exc_info=exception)

@@ -1,7 +1,7 @@
 """Connexion and Flask, reduced to the steps that this API uses for each request.
 
-Connexion binds the contract's operations to their functions and applies its decorators in a fixed order: credentials,
-parameters, body. Flask and Werkzeug route by path and method. There are no cookies and no forms, and responses are not
+Connexion binds the contract's operations to their functions, behind checks in a fixed order: credentials, body,
+parameters. Flask and Werkzeug route by path and method. There are no cookies and no forms, and responses are not
 post-processed: a handler returns a WSGI application, mostly a `Response`, which is passed to the server.
 """
 
@@ -15,8 +15,7 @@ from typing import Any
 import flask
 import orjson
 from connexion import FlaskApi
-from connexion.decorators.decorator import BaseDecorator
-from connexion.lifecycle import ConnexionRequest
+from connexion.operations import OpenAPIOperation
 from connexion.security import AbstractSecurityHandlerFactory
 from connexion.spec import OpenAPISpecification
 from werkzeug.exceptions import HTTPException
@@ -36,9 +35,9 @@ PRINCIPAL_KEY = "openclaw.principal"
 
 
 class Request:
-    """A request and what answers it: the function `endpoint` of `app`, called with `arguments`.
+    """A request and what answers it: the function `endpoint` of `app`; `arguments` are in the path.
 
-    For a path or a method without one, `refusal` is Werkzeug's exception.
+    For a path or a method without a function, `refusal` is Werkzeug's exception.
     """
 
     def __init__(self, app: Application, environ: dict[str, Any]) -> None:
@@ -65,8 +64,8 @@ current_request = REQUEST.get
 class Application(flask.Flask):
     """Flask's registry of paths and functions; what a request needs of the rest of Flask is here.
 
-    Functions return WSGI applications. `admit` is called before anything else is done for a request, and may raise;
-    `explain` makes a response of an exception; `finish` may change any response.
+    Functions take a `Request` and return WSGI applications. `admit` is called before anything else is done for a
+    request, and may raise; `explain` makes a response of an exception; `finish` may change any response.
     """
 
     def __init__(
@@ -91,8 +90,8 @@ class Application(flask.Flask):
             try:
                 self._route(request)
                 self._admit(request)
-                answer: Callable[..., Any] = self.view_functions[request.endpoint]
-                response = answer(**request.arguments)
+                answer: Callable[[Request], Any] = self.view_functions[request.endpoint]
+                response = answer(request)
             except Exception as error:  # noqa: BLE001 - it is explained
                 response = self._explain(error)
             self._finish(request, response)
@@ -127,61 +126,70 @@ class _Security(AbstractSecurityHandlerFactory):  # type: ignore[misc]  # connex
     def get_token_info_remote(self, token_info_url: str) -> Callable[[str], Any]:
         raise ValueError(f"remote token checks are not supported: {token_info_url}")
 
-    def verify_bearer(self, token_info_func: Callable[[str], Any]) -> Callable[[Any], Any]:
-        def principal_or_none(request: Any) -> Any:
-            del request
-            principal = token_info_func("")
-            return self.no_value if principal is None else principal
+    def verify_bearer(self, token_info_func: Callable[[str], Any]) -> Callable[[str], Any]:
+        return token_info_func
 
-        return principal_or_none
+    @classmethod
+    def verify_security(
+        cls, auth_funcs: list[Callable[[str], Any]], function: Callable[[Request], Any]
+    ) -> Callable[[Request], Any]:
+        (find_principal,) = auth_funcs  # of the contract's only security scheme
+
+        def checked(request: Request) -> Any:
+            if find_principal("") is None:
+                text = "Send the gateway's token in the header Authorization: Bearer <token>."
+                raise GatewayError("missing_credentials", text, headers={"WWW-Authenticate": "Bearer"})
+            return function(request)
+
+        return checked
 
 
-class _URIParser(BaseDecorator):  # type: ignore[misc]  # connexion has no types
-    """Pass path parameters through: Flask has decoded them."""
+class _Operation(OpenAPIOperation):  # type: ignore[misc]  # connexion has no types
+    """Connexion's operation, with one function for its decorators."""
 
-    def __init__(self, *args: object) -> None:
-        del args
+    @property
+    def function(self) -> Callable[[Request], Any]:
+        """What answers a request: the bound function, behind the checks of credentials, body and parameters."""
+        answer = self._resolution.function
+        read_arguments = self.validator_map["parameter"](self.parameters)
+        read_body = self.validator_map["body"](self.body_schema) if self.body_schema else None
+
+        def checked(request: Request) -> Any:
+            if read_body is None:
+                return answer(**read_arguments(request))
+            body = read_body(request.environ[BODY_KEY])
+            return answer(**read_arguments(request), body=body)
+
+        return self.security_decorator(checked)  # type: ignore[no-any-return]
 
 
 class Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
-    """Connexion's binding of `document` to an `Application`'s blueprint."""
+    """Connexion's binding of `document` to an `Application`'s blueprint.
 
-    def __init__(self, document: dict[str, Any], validator_map: dict[str, Any]) -> None:
+    `read_body` makes the reader of bodies with a schema, `read_arguments` that of a request's parameters. Both raise
+    the errors of invalid ones.
+    """
+
+    def __init__(
+        self,
+        document: dict[str, Any],
+        read_body: Callable[[dict[str, Any]], Callable[[bytes], Any]],
+        read_arguments: Callable[[list[dict[str, Any]]], Callable[[Request], Mapping[str, Any]]],
+    ) -> None:
         # Connexion would check the contract at each start, which takes as long as all else it does; the tests check it.
         OpenAPISpecification.openapi_schema = {}
-        options = {"swagger_ui": False, "serve_spec": False, "uri_parser_class": _URIParser}
-        super().__init__(_without_head(document), base_path="/", validator_map=validator_map, options=options)
-
-    def _add_operation_internal(self, method: str, path: str, operation: Any) -> None:
-        operation.get_arguments = _to_arguments
-        super()._add_operation_internal(method, path, operation)
+        OpenAPISpecification.operation_cls = _Operation
+        super().__init__(
+            _without_head(document),
+            base_path="/",
+            validator_map={"body": read_body, "parameter": read_arguments},
+            options={"swagger_ui": False, "serve_spec": False},
+        )
 
     @staticmethod
     def make_security_handler_factory(pass_context_arg_name: str | None) -> _Security:
         """Return the factory of the security checks."""
         return _Security(pass_context_arg_name)
-
-    @classmethod
-    def get_request(cls, *args: Any, **params: Any) -> ConnexionRequest:
-        """Return the request for Connexion's decorators; its headers are the environ, with WSGI's names."""
-        del args
-        environ = current_request().environ
-        body = environ[BODY_KEY]
-        return ConnexionRequest(
-            environ["PATH_INFO"],
-            environ["REQUEST_METHOD"],
-            headers=environ,
-            body=body,
-            json_getter=lambda: None if body is None else parse_json(body),
-            path_params=params,
-            files={},
-        )
-
-    @classmethod
-    def get_response(cls, response: Any, mimetype: str | None = None, request: Any = None) -> Any:
-        """Return `response`, which is a WSGI application already."""
-        del mimetype, request
-        return response
 
 
 def _without_head(document: dict[str, Any]) -> dict[str, Any]:
@@ -209,11 +217,6 @@ def current_principal() -> Principal:
 def environ_key(header: str) -> str:
     """Return the environ key of a request header other than Content-Type and Content-Length."""
     return "HTTP_" + header.upper().replace("-", "_")
-
-
-def _to_arguments(path: dict[str, str], query: dict[str, Any], body: Any, *_: object) -> dict[str, Any]:
-    """Return a handler's arguments: validated, and with query values converted to their declared types."""
-    return {**path, **query} if body is None else {**path, **query, "body": body}
 
 
 def parse_json(body: bytes) -> Any:
