@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from service.api.http.caller import Caller, WatchedStream, run_headers
-from service.api.http.chat_request import ON_DISCONNECT_HEADER, includes_cost, parse_chat_request
+from service.api.http.chat_request import includes_cost, parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_gateway, current_request
 from service.api.http.file_parts import has_files, with_file_texts
@@ -25,7 +25,7 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
             with caller.work:
                 messages = with_file_texts(body["messages"], "messages", gateway.lease().runtime.files)
             body = {**body, "messages": messages}
-        request = parse_chat_request(body, caller.header, gateway.http, caller.principal)
+        request = parse_chat_request(body, caller.environ, gateway.http, caller.principal)
         if request.webhook is not None:
             check_webhook(request.webhook, gateway.webhooks.client)
         run = caller.submit(gateway, request)
@@ -41,7 +41,7 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
                 shows=request.shows,
                 offer=caller.offer,
             )
-            if caller.header(ON_DISCONNECT_HEADER) != "continue":
+            if caller.environ.get("HTTP_X_OPENCLAW_ON_DISCONNECT") != "continue":
                 chunks.begin()
             return ok_response("text/event-stream", WatchedStream(run, chunks, caller), *run_headers(run), NO_BUFFERING)
         result = run.wait()

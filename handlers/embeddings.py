@@ -17,7 +17,7 @@ def create_embedding(body: dict[str, Any]) -> Response:
     gateway = current_gateway()
     with Caller(current_request().environ) as caller, caller.work:
         task = parse_embedding_request(body, caller)
-        key = parse_idempotency_key({"operation": "embedding", **body}, caller.header)
+        key = parse_idempotency_key({"operation": "embedding", **body}, caller.environ)
         lease = gateway.lease()
         caller.entry.agent = find_agent(task, lease).id
         found, is_repeated = gateway.embedder.create(task, key, lease)

@@ -6,7 +6,7 @@ from service.api.http.caller import name_run, origin_of
 from service.api.http.chat_chunks import ChunkEncoder
 from service.api.http.chat_request import parse_shown
 from service.api.http.chat_resume import ResumedChunks
-from service.api.http.connexion_app import current_gateway, current_principal, current_request, environ_key
+from service.api.http.connexion_app import current_gateway, current_principal, current_request
 from service.api.http.file_parts import with_file_texts
 from service.api.http.http_response import (
     NO_BUFFERING,
@@ -63,7 +63,7 @@ def create_run(body: dict[str, Any]) -> Response:
     if isinstance(body["input"], list):
         body = {**body, "input": with_file_texts(body["input"], "input", gateway.lease().runtime.files)}
     try:
-        request = parse_run_request(body, environ.get(environ_key("Idempotency-Key")), current_principal())
+        request = parse_run_request(body, environ.get("HTTP_IDEMPOTENCY_KEY"), current_principal())
         if request.webhook is not None:
             check_webhook(request.webhook, gateway.webhooks.client)
         run = gateway.submit(request, *origin_of(environ))
@@ -101,7 +101,7 @@ def list_run_events(run_id: str, after: int = 0) -> Response:
     """Stream the events of a run after a number, then those to come."""
     gateway = current_gateway()
     environ = current_request().environ
-    seen = environ.get(environ_key("Last-Event-ID"))
+    seen = environ.get("HTTP_LAST_EVENT_ID")
     watch = _watch(gateway, run_id, int(seen) if seen else after)
     access_entry(environ).run = run_id
     if watch.is_over or environ["REQUEST_METHOD"] == "HEAD":
@@ -127,7 +127,7 @@ def get_chat_stream(run_id: str, after: int = 0, *, include_usage: bool = False)
         return ok_response("text/event-stream", b"", NO_BUFFERING)
     model = f"openclaw/{run.agent_id}"
     encoder = ChunkEncoder(run_id, run.accepted_at_ms / 1000, model, include_usage=include_usage)
-    shows = parse_shown(lambda header: environ.get(environ_key(header)), gateway.http)
+    shows = parse_shown(environ, gateway.http)
     chunks = ResumedChunks(watch, encoder, after, shows, environ.get("openclaw.connection"))
     return ok_response("text/event-stream", chunks, NO_BUFFERING)
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from service.agent.request import AgentRequest
 from service.agent.run import Run
-from service.api.http.connexion_app import PRINCIPAL_KEY, environ_key
+from service.api.http.connexion_app import PRINCIPAL_KEY
 from service.api.http.http_response import REPLAYED, RUN_ID_HEADER
 from service.api.http.run_stream import Offer
 from service.core.byte_budget import HOLD_KEY
@@ -61,26 +61,18 @@ def name_run(entry: AccessEntry, run: Run) -> None:
 class Caller:
     """The client of a request. If it hangs up inside the `with` block, its run is cancelled, or left (`Run.leave`).
 
-    `connection` is its socket, `principal` who it is, `entry` the request's part of the access log.
+    `environ` is the request's, with its headers, `connection` the client's socket, `principal` who it is, `entry` the
+    request's part of the access log.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
-        self._environ = environ
+        self.environ = environ
         self._submission = CancelScope()
         self._run: Run | None = None
         self.connection = environ.get("openclaw.connection")
         self.offer: Offer | None = environ.get("openclaw.offer")
         self.principal: Principal = environ[PRINCIPAL_KEY]
         self.entry: AccessEntry = access_entry(environ)
-
-    def header(self, name: str) -> str | None:
-        """Return a header of the request; an empty one counts as absent."""
-        return self._environ.get(environ_key(name)) or None
-
-    @property
-    def origin(self) -> tuple[str | None, Mapping[str, str] | None]:
-        """The request's id and its headers of W3C's Trace Context, `None` without any."""
-        return origin_of(self._environ)
 
     @property
     def work(self) -> CancelScope:
@@ -91,13 +83,13 @@ class Caller:
         """Submit a run. Raises the errors of `Gateway.submit`."""
         try:
             with self._submission:
-                self._run = run = gateway.submit(request, *self.origin)
+                self._run = run = gateway.submit(request, *origin_of(self.environ))
         except GatewayError as error:
-            logger.info("request %s was refused: %s", self._environ.get("openclaw.request_id"), error.code)
+            logger.info("request %s was refused: %s", self.environ.get("openclaw.request_id"), error.code)
             raise
         name_run(self.entry, run)
-        if HOLD_KEY in self._environ:
-            run.retain(self._environ[HOLD_KEY])
+        if HOLD_KEY in self.environ:
+            run.retain(self.environ[HOLD_KEY])
         return run
 
     def note_trace(self, trace_id: str | None) -> None:
@@ -106,10 +98,11 @@ class Caller:
 
     def note_run(self, run: Run) -> None:
         """Add what is known of the run by now to the access log."""
-        self.note_trace(run.trace_id)
+        self.entry.trace_id = run.trace_id
         self.entry.replaced_tools = ",".join(run.replaced_tools) or None
-        if run.end is not None and run.end.error is not None:
-            self.entry.error = run.end.error.code
+        end = run.end
+        if end is not None and end.error is not None:
+            self.entry.error = end.error.code
 
     def _on_disconnect(self) -> None:
         self.entry.status = _CALLER_LEFT

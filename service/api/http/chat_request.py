@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -11,6 +11,7 @@ import orjson
 
 from service.agent.conversation import IncomingMessage
 from service.agent.request import REASONING, TOOLS, AgentRequest
+from service.api.http.connexion_app import environ_key
 from service.api.http.webhook_request import parse_webhook
 from service.config.gateway import HttpConfig
 from service.core.concurrency import pause
@@ -38,63 +39,61 @@ ON_DISCONNECT_HEADER = "x-openclaw-on-disconnect"
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
 #: Fields about the delivery of the response; they are no part of the request's identity.
 _DELIVERY = ("stream", "stream_options", "usage")
-_EVENTS_HEADER = "x-openclaw-events"
 _IDENTITY_HEADERS = (
-    "x-openclaw-agent-id",
-    "x-openclaw-session-key",
-    "x-openclaw-model",
-    "x-openclaw-message-channel",
+    "HTTP_X_OPENCLAW_AGENT_ID",
+    "HTTP_X_OPENCLAW_SESSION_KEY",
+    "HTTP_X_OPENCLAW_MODEL",
+    "HTTP_X_OPENCLAW_MESSAGE_CHANNEL",
 )
-#: In order of precedence; 0 and -1 mean no limit.
-_TOKEN_LIMITS = ("max_completion_tokens", "max_tokens")
 _MESSAGES_AT_ONCE = 1000  # parsed without a pause
 _URL_SAFE = str.maketrans("-_", "+/")
 _INVALID_PADDING = 3  # of data with one character too many
 _SYSTEM_ROLES = ("system", "developer")
+_ANY_TOOL = ToolChoice()
 
 
 def parse_chat_request(
     body: Mapping[str, Any],
-    header: Callable[[str], str | None],
+    headers: Mapping[str, Any],
     http: HttpConfig,
     principal: Principal,
     identity: Mapping[str, Any] | None = None,
 ) -> AgentRequest:
     """Translate a request.
 
-    `body` satisfies the contract's `ChatCompletionRequest`, `header` returns a header's value by its name, `None` for
-    an empty one, `http` has the rules for its session, and for what the request does not say. `principal` is who sent
-    it. `identity` is what a request with the same idempotency key must equal, `body` by default. Raises `GatewayError`
-    (400) for errors across fields: two tools with one name, a `tool_choice` without its tool.
+    `body` satisfies the contract's `ChatCompletionRequest`, `headers` has WSGI's names, as an environ does; an empty
+    header counts as absent. `http` has the rules for its session, and for what the request does not say. `principal` is
+    who sent it. `identity` is what a request with the same idempotency key must equal, `body` by default. Raises
+    `GatewayError` (400) for errors across fields: two tools with one name, a `tool_choice` without its tool.
     """
     sessions, defaults = http.sessions, http.endpoints.chat_completions
     webhook = parse_webhook(body)
-    functions = _parse_functions(body.get("tools") or ())
-    session_key, chat_key = header("x-openclaw-session-key"), None
-    if session_key is None:
-        chat_key = _find_chat_key(header, sessions.headers)
-    return AgentRequest(
-        principal=principal,
-        protocol=Protocol.HTTP,
-        messages=parse_messages(body["messages"], "messages"),
-        system_text=parse_system_text(body["messages"]),
-        model=body.get("model") or None,
-        agent_id=header("x-openclaw-agent-id"),
-        provider_model=header("x-openclaw-model"),
-        session_key=chat_key if session_key is None else parse_session_key_header(session_key),
-        resends=chat_key is not None,
-        user=body.get("user") if sessions.user == "session" else None,
-        end_user=body.get("user") or None,
-        channel=header("x-openclaw-message-channel"),
-        task=header("x-openclaw-task"),
-        functions=functions,
-        tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
-        sampling=_parse_sampling(body),
-        idempotency_key=parse_idempotency_key(body if identity is None else identity, header, chat_key),
-        detached=_goes_on(header(ON_DISCONNECT_HEADER), webhook, defaults.on_disconnect),
+    tools, messages = body.get("tools"), body["messages"]
+    functions = _parse_functions(tools) if tools else ()
+    session_key = headers.get("HTTP_X_OPENCLAW_SESSION_KEY")
+    chat_key = None if session_key else _find_chat_key(headers, sessions.headers)
+    return AgentRequest(  # positional as far as it goes: keywords of a class cost as much as a call each
+        principal,
+        Protocol.HTTP,
+        parse_messages(messages, "messages"),
+        parse_system_text(messages),
+        body.get("model") or None,
+        headers.get("HTTP_X_OPENCLAW_AGENT_ID") or None,
+        headers.get("HTTP_X_OPENCLAW_MODEL") or None,
+        parse_session_key_header(session_key) if session_key else chat_key,
+        body.get("user") if sessions.user == "session" else None,  # `user`
+        body.get("user") or None,  # `end_user`
+        chat_key is not None,  # `resends`
+        headers.get("HTTP_X_OPENCLAW_MESSAGE_CHANNEL") or None,
+        headers.get("HTTP_X_OPENCLAW_TASK") or None,
+        functions,
+        _parse_tool_choice(body.get("tool_choice"), functions),
+        _parse_sampling(body),
+        parse_idempotency_key(body if identity is None else identity, headers, chat_key),
+        _goes_on(headers.get("HTTP_X_OPENCLAW_ON_DISCONNECT"), webhook, defaults.on_disconnect),
         webhook=webhook,
         streamed=bool(body.get("stream")),
-        shows=parse_shown(header, http),
+        shows=parse_shown(headers, http),
     )
 
 
@@ -103,9 +102,13 @@ def includes_cost(body: Mapping[str, Any]) -> bool:
     return bool((body.get("usage") or {}).get("include"))
 
 
-def _find_chat_key(header: Callable[[str], str | None], names: Sequence[str]) -> str | None:
-    ids = ((name, parse_chat_id(name, header(name))) for name in names)
-    return next((f"{name}:{chat_id}" for name, chat_id in ids if chat_id is not None), None)
+def _find_chat_key(headers: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    for name in names:
+        sent = headers.get(environ_key(name))
+        chat_id = parse_chat_id(name, sent) if sent else None
+        if chat_id is not None:
+            return f"{name}:{chat_id}"
+    return None
 
 
 def _goes_on(said: str | None, webhook: Webhook | None, default: str) -> bool:
@@ -121,30 +124,30 @@ def _goes_on(said: str | None, webhook: Webhook | None, default: str) -> bool:
     return True
 
 
-def parse_shown(header: Callable[[str], str | None], http: HttpConfig) -> frozenset[str]:
+def parse_shown(headers: Mapping[str, Any], http: HttpConfig) -> frozenset[str]:
     """Return the kinds of events that an answer shows beside its text; `none` names nothing."""
-    text = header(_EVENTS_HEADER) or ",".join(http.endpoints.chat_completions.events)
+    text = headers.get("HTTP_X_OPENCLAW_EVENTS") or ",".join(http.endpoints.chat_completions.events)
     return frozenset(map(str.strip, text.split(","))) & {REASONING, TOOLS}
 
 
 def parse_idempotency_key(
-    body: Mapping[str, Any], header: Callable[[str], str | None], chat_key: str | None = None
+    body: Mapping[str, Any], headers: Mapping[str, Any], chat_key: str | None = None
 ) -> IdempotencyKey | None:
     """Return the key of a request that must equal `body`, but for how it is delivered; `None` if it has none."""
-    key = header("idempotency-key")
-    if key is None:
+    key = headers.get("HTTP_IDEMPOTENCY_KEY")
+    if not key:
         return None
     fields = {name: value for name, value in body.items() if value is not None and name not in _DELIVERY}
-    headers = [header(name) for name in _IDENTITY_HEADERS]
+    identity = [headers.get(name) or None for name in _IDENTITY_HEADERS]
     # Only where they are sent, so that keys of requests without them stay known.
-    headers += [value for value in (chat_key, header("x-openclaw-task")) if value is not None]
-    return IdempotencyKey.of(key, orjson.dumps([headers, fields], option=orjson.OPT_SORT_KEYS))
+    identity += filter(None, (chat_key, headers.get("HTTP_X_OPENCLAW_TASK")))
+    return IdempotencyKey.of(key, orjson.dumps([identity, fields], option=orjson.OPT_SORT_KEYS))
 
 
 def parse_system_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """Join the texts of the system and developer messages."""
     texts = [_plain_text(message["content"]) for message in messages if message["role"] in _SYSTEM_ROLES]
-    return "\n\n".join(text for text in texts if text.strip())
+    return "\n\n".join(filter(str.strip, texts))
 
 
 def _plain_text(content: str | list[dict[str, Any]]) -> str:
@@ -160,26 +163,21 @@ def parse_messages(messages: Sequence[dict[str, Any]], place: str) -> tuple[Inco
     for index, message in enumerate(messages):
         if index % _MESSAGES_AT_ONCE == _MESSAGES_AT_ONCE - 1:
             pause()
-        if message["role"] in _SYSTEM_ROLES:
+        role = message["role"]
+        if role in _SYSTEM_ROLES:
             continue
-        if message["role"] == "assistant":
+        if role == "user":
+            parsed = Message(Role.USER, _parse_parts(message.get("content")), message.get("name"))
+        elif role == "assistant":
             parsed = _parse_assistant(message, index, function_calls)
-        elif message["role"] == "function":
+        elif role == "function":
             call_id = function_calls.get(message["name"], "")
             parsed = Message(Role.TOOL, _parse_parts(message["content"]), tool_call_id=call_id)
         else:
-            parsed = _parse_plain(message)
+            parts = _parse_parts(message.get("content"))
+            parsed = Message(Role.TOOL, parts, tool_call_id=message.get("tool_call_id"))
         incoming.append(IncomingMessage(f"{place}[{index}]", parsed))
     return tuple(incoming)
-
-
-def _parse_plain(message: dict[str, Any]) -> Message:
-    return Message(
-        Role(message["role"]),
-        _parse_parts(message.get("content")),
-        name=message.get("name") if message["role"] == "user" else None,  # not in the contract of tool messages
-        tool_call_id=message.get("tool_call_id") if message["role"] == "tool" else None,
-    )
 
 
 def _parse_assistant(message: dict[str, Any], index: int, function_calls: dict[str, str]) -> Message:
@@ -274,7 +272,7 @@ def _check_depth(schema: Mapping[str, Any] | None, param: str) -> None:
 
 def _parse_tool_choice(choice: str | dict[str, Any] | None, functions: tuple[Function, ...]) -> ToolChoice:
     if choice is None:
-        return ToolChoice()
+        return _ANY_TOOL
     if isinstance(choice, str):
         if choice == "required" and not functions:
             text = '`tool_choice` is "required", but `tools` is empty. Send at least one tool.'
@@ -288,27 +286,28 @@ def _parse_tool_choice(choice: str | dict[str, Any] | None, functions: tuple[Fun
 
 
 def _parse_sampling(body: Mapping[str, Any]) -> Sampling:
-    stop = body.get("stop") or ()
-    limit = next((body[name] for name in _TOKEN_LIMITS if body.get(name) is not None), 0)
-    seed = body.get("seed")
-    response_format = _parse_response_format(body.get("response_format"))
+    stop, seed = body.get("stop") or (), body.get("seed")
+    limit = body.get("max_completion_tokens")
+    if limit is None:
+        limit = body.get("max_tokens")
+    response_format = body.get("response_format")
     return Sampling(
-        temperature=body.get("temperature"),
-        top_p=body.get("top_p"),
-        frequency_penalty=body.get("frequency_penalty"),
-        presence_penalty=body.get("presence_penalty"),
-        seed=None if seed is None else int(seed),
-        stop=tuple(filter(None, [stop] if isinstance(stop, str) else stop)),
-        max_tokens=int(limit) if limit > 0 else None,
-        response_format=response_format,
-        parallel_tool_calls=body.get("parallel_tool_calls"),
-        extra={name: body[name] for name in _PASSED_ON if body.get(name) is not None},
+        body.get("temperature"),
+        body.get("top_p"),
+        body.get("frequency_penalty"),
+        body.get("presence_penalty"),
+        None if seed is None else int(seed),
+        tuple(filter(None, [stop] if isinstance(stop, str) else stop)),
+        int(limit) if limit is not None and limit > 0 else None,  # 0 and -1 mean no limit
+        None if response_format is None else _parse_response_format(response_format),
+        body.get("parallel_tool_calls"),
+        {name: body[name] for name in _PASSED_ON if body.get(name) is not None},
     )
 
 
-def _parse_response_format(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
+def _parse_response_format(response_format: dict[str, Any]) -> dict[str, Any]:
     _check_depth(response_format, "response_format")
-    if response_format is None or "json_schema" not in response_format:
+    if "json_schema" not in response_format:
         return response_format
     if response_format["json_schema"] is None:  # of another type
         return {name: value for name, value in response_format.items() if name != "json_schema"}

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.api.http.caller import Caller
+from service.api.http.caller import Caller, origin_of
 from service.core.errors import GatewayError
 from service.gateway.embedding import EmbeddingTask
 from service.models.embeddings import Embeddings
@@ -20,17 +20,18 @@ _DEFAULT_MODEL = "openclaw"
 def parse_embedding_request(body: Mapping[str, Any], caller: Caller) -> EmbeddingTask:
     """Translate a request; `body` satisfies the contract's `EmbeddingRequest`."""
     given = body["input"]
+    request_id, caller_trace = origin_of(caller.environ)
     is_one = isinstance(given, str) or isinstance(given[0], int)
     return EmbeddingTask(
         inputs=[given] if is_one else given,
         model=body.get("model") or None,
-        agent_id=caller.header("x-openclaw-agent-id"),
-        provider_model=caller.header("x-openclaw-model"),
+        agent_id=caller.environ.get("HTTP_X_OPENCLAW_AGENT_ID") or None,
+        provider_model=caller.environ.get("HTTP_X_OPENCLAW_MODEL") or None,
         dimensions=body.get("dimensions"),
         user=body.get("user") or None,
         principal=caller.principal,
-        request_id=caller.origin[0],
-        caller_trace=caller.origin[1],
+        request_id=request_id,
+        caller_trace=caller_trace,
         on_trace=caller.note_trace,
     )
 

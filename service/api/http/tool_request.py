@@ -42,8 +42,8 @@ def parse_invocation(body: Mapping[str, Any], caller: Caller) -> AgentRequest:
     except orjson.JSONEncodeError:
         raise GatewayError("invalid_value", "`args` is nested too deeply.", param="args") from None
     session_key = (body.get("sessionKey") or "").strip() or None
-    agent_id = caller.header("x-openclaw-agent-id") or body.get("agentId") or _agent_in(session_key)
-    idempotency_key = caller.header("idempotency-key")
+    agent_id = caller.environ.get("HTTP_X_OPENCLAW_AGENT_ID") or body.get("agentId") or _agent_in(session_key)
+    idempotency_key = caller.environ.get("HTTP_IDEMPOTENCY_KEY")
     asked = orjson.dumps(["tool", agent_id, session_key, name, arguments])
     return AgentRequest(
         principal=caller.principal,

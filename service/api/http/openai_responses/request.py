@@ -42,7 +42,7 @@ _FileReader = Callable[[Sequence[dict[str, Any]]], Sequence[dict[str, Any]]]
 
 def parse_response_request(
     body: Mapping[str, Any],
-    header: Callable[[str], str | None],
+    headers: Mapping[str, Any],
     http: HttpConfig,
     principal: Principal,
     *,
@@ -59,7 +59,7 @@ def parse_response_request(
     placed = list(to_messages(_resolve(body.get("input") or (), find_item)))
     completion = _to_completion(body, placed, read_files)
     try:
-        request = parse_chat_request(completion, header, http, principal, {"operation": "response", **body})
+        request = parse_chat_request(completion, headers, http, principal, {"operation": "response", **body})
     except GatewayError as error:
         raise in_response_terms(error, body) from None
     places = [place for place, message in placed if message["role"] not in _SYSTEM_ROLES]
@@ -75,7 +75,7 @@ def parse_response_request(
         response=None if body.get("store") is False else partial(_encode_echo, body),
     )
     if conversation_of(body) is not None:
-        return _in_conversation(request, body, header)
+        return _in_conversation(request, body, headers)
     previous_id = body.get("previous_response_id")
     return _continue(request, find_previous(previous_id), previous_id) if previous_id else request
 
@@ -97,12 +97,10 @@ def _shown(body: Mapping[str, Any]) -> Iterator[str]:
         yield TOOLS
 
 
-def _in_conversation(
-    request: AgentRequest, body: Mapping[str, Any], header: Callable[[str], str | None]
-) -> AgentRequest:
+def _in_conversation(request: AgentRequest, body: Mapping[str, Any], headers: Mapping[str, Any]) -> AgentRequest:
     """Return the request as one in the session that its conversation is."""
     other = "previous_response_id" if body.get("previous_response_id") else SESSION_KEY_HEADER
-    if other != SESSION_KEY_HEADER or header(SESSION_KEY_HEADER):
+    if other != SESSION_KEY_HEADER or headers.get("HTTP_X_OPENCLAW_SESSION_KEY"):
         text = f"`conversation` and {other} both say what the response continues. Send one of them."
         raise GatewayError("invalid_value", text, param="conversation")
     key = (conversation_of(body) or "").strip()
