@@ -176,6 +176,8 @@ def _receive(stream: Any, declared: int, hold: Hold) -> bytes:
         while hold.arrived_bytes <= MAX_BODY_BYTES and (piece := stream.read(_PIECE_BYTES)):
             pieces.append(piece)
             hold.arrived_bytes += len(piece)
+            if hold.arrived_bytes == declared:
+                break
             if hold.arrived_bytes > declared:
                 hold.take(len(piece) * BODY_COPIES)
         hold.is_arriving = False

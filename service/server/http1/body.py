@@ -20,7 +20,8 @@ class Body(io.RawIOBase):
     """A request's body as `wsgi.input`: a readable stream that ends where the body ends.
 
     A read raises `GatewayError` (`request_timeout`, `malformed_request`) when the client stalls, leaves or breaks the
-    framing, and so does every later read. A client that waits for `100 Continue` gets it at the first read.
+    framing, and so does every later read. A client that waits for `100 Continue` gets it at the first read, unless
+    `owes_continue` was cleared because the response has begun.
     """
 
     def __init__(self, connection: Connection, framing: wire.Framing) -> None:
@@ -29,7 +30,7 @@ class Body(io.RawIOBase):
         self._left = framing.content_length or 0  # of the body, or of the current chunk
         self._after_chunk = False
         self._excess = 0
-        self._owes_continue = framing.expects_continue
+        self.owes_continue = framing.expects_continue
         self._deadline = math.inf
         self._error: GatewayError | None = None
         self.finished = not self._chunked and self._left == 0
@@ -37,7 +38,7 @@ class Body(io.RawIOBase):
     @property
     def is_at_hand(self) -> bool:
         """True if the rest of the body has arrived, so that the next request can be found behind it."""
-        if self._chunked or self._error is not None or self._owes_continue:
+        if self._chunked or self._error is not None or self.owes_continue:
             return self.finished
         return self._left <= len(self._connection.buffer)
 
@@ -46,10 +47,6 @@ class Body(io.RawIOBase):
         if not self.finished:
             del self._connection.buffer[: self._left]
             self.finished = True
-
-    def forgo_continue(self) -> None:
-        """Suppress `100 Continue`, because the response has begun."""
-        self._owes_continue = False
 
     def readable(self) -> bool:
         """Return True."""
@@ -80,8 +77,8 @@ class Body(io.RawIOBase):
     def _advance(self, size: int) -> bytes:
         if self._deadline == math.inf:
             self._deadline = self._connection.clock() + self._connection.limits.body_seconds
-        if self._owes_continue:
-            self._owes_continue = False
+        if self.owes_continue:
+            self.owes_continue = False
             if not self._connection.buffer:
                 self._connection.send(CONTINUE)
         if self._chunked and self._left == 0:
@@ -89,7 +86,8 @@ class Body(io.RawIOBase):
             if self._left == 0:
                 self.finished = True
                 return b""
-        data = self._connection.read_some(min(size, self._left), self._patience_seconds())
+        patience = 0.0 if self._connection.buffer else self._patience_seconds()  # only a read from the socket waits
+        data = self._connection.read_some(min(size, self._left), patience)
         if not data:
             raise EOFError
         self._left -= len(data)

@@ -51,7 +51,10 @@ class PeerGoneError(Exception):
 
 
 class Connection:
-    """A socket, and in `buffer` the bytes received and not yet consumed."""
+    """A socket, and in `buffer` the bytes received and not yet consumed.
+
+    `probe` is the source of probes: bytes that do not alter the response, empty once sent, None if there are none.
+    """
 
     def __init__(self, sock: socket.socket, limits: ConnectionLimits, clock: Callable[[], float]) -> None:
         self.socket = sock
@@ -61,7 +64,7 @@ class Connection:
         self.is_kept = False  # open for another request
         self._is_sending = False
         self._received_in_turn = 0
-        self._probe: Callable[[], bytes | None] | None = None
+        self.probe: Callable[[], bytes | None] | None = None
 
     def wait_for_request(self) -> bool:
         """Wait for a request's first byte: False when the peer closes or is silent for `idle_seconds`."""
@@ -157,15 +160,11 @@ class Connection:
         self._is_sending = bool(rest)  # no probe may come in between
         return rest
 
-    def set_probe(self, probe: Callable[[], bytes | None] | None) -> None:
-        """Set the source of probes: bytes that do not alter the response, empty once sent, None if there are none."""
-        self._probe = probe
-
     def probe_peer(self) -> bool:
         """Send a probe, which a closed peer answers with a reset; False after a reset or without a probe to send."""
         if self._is_sending:
             return True  # the data being sent has the same effect
-        data = None if self._probe is None or self._is_reset() else self._probe()
+        data = None if self.probe is None or self._is_reset() else self.probe()
         try:
             return data is not None and (not data or self._raw.send(data, socket.MSG_DONTWAIT) > 0)
         except BlockingIOError:

@@ -218,7 +218,8 @@ def _parse_other_target(method: str, target: str, headers: dict[str, str]) -> st
 def parse_framing(head: Head) -> Framing:
     """Determine the body's framing from the headers. Raises `GatewayError` for ambiguous headers."""
     headers = head.headers
-    chunked = _parse_chunked(head)
+    coding, connection = headers.get("transfer-encoding"), headers.get("connection")
+    chunked = coding is not None and _parse_chunked(coding, head)
     length = headers.get("content-length")
     if length is not None and not (length.isascii() and length.isdigit() and len(length) <= 18):  # noqa: PLR2004 - below 2**63
         raise GatewayError("malformed_request", "Content-Length must be plain digits.", param="content-length")
@@ -233,14 +234,11 @@ def parse_framing(head: Head) -> Framing:
         content_length=None if length is None else int(length),
         chunked=chunked,
         expects_continue=expect is not None and newer,
-        keep_alive=_parse_keep_alive(headers.get("connection"), newer=newer),
+        keep_alive=newer if connection is None else _parse_keep_alive(connection, newer=newer),
     )
 
 
-def _parse_chunked(head: Head) -> bool:
-    coding = head.headers.get("transfer-encoding")
-    if coding is None:
-        return False
+def _parse_chunked(coding: str, head: Head) -> bool:
     if "content-length" in head.headers:
         message = "A request must not have both Content-Length and Transfer-Encoding."
     elif head.version == "HTTP/1.0":
@@ -252,9 +250,7 @@ def _parse_chunked(head: Head) -> bool:
     raise GatewayError("malformed_request", message, param="transfer-encoding")
 
 
-def _parse_keep_alive(connection: str | None, *, newer: bool) -> bool:
-    if connection is None:
-        return newer
+def _parse_keep_alive(connection: str, *, newer: bool) -> bool:
     options = {option.strip(" \t") for option in connection.lower().split(",")}
     return "close" not in options and (newer or "keep-alive" in options)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -80,7 +80,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             _log.exception("connection closed after an internal error")
         finally:
             self.socket.close()
-            self.connection.set_probe(None)  # it refers to this object, and so does the environ
+            self.connection.probe = None  # it refers to this object, and so does the environ
             self.environ = None
 
     def handle_one_request(self) -> bool:
@@ -111,7 +111,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self.time_start = self.server.clock()
         self.head = self.environ = self.result = self.status = self.code = self.request_version = self.command = None
         self.path, self.request_id = "-", ""
-        self.connection.set_probe(self._next_probe)
+        self.connection.probe = self._next_probe
         self._probed = False
         self.headers_sent = self.response_use_chunked = self.connection_upgraded = self.ended = self.complete = False
         self.response_length = 0
@@ -238,7 +238,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self.ended = isinstance(data, http_response.FinalPiece)
             sent += b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK if self.ended else b"")
         self.headers_sent = True
-        self.body.forgo_continue()
+        self.body.owes_continue = False
         self._sendall(sent)
         self.response_length += len(data)
 
@@ -259,11 +259,15 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     def process_result(self) -> None:
         """Send the application's result: a list in one write, a stream piece by piece."""
         if isinstance(self.result, (list, tuple)):
-            self._write_pieces([b"".join(self.result)])
+            body = b"".join(self.result)
+            if body:
+                self.write(body)
         else:
             open_streams.value += 1
             try:
-                self._write_pieces(self.result)
+                for piece in self.result:
+                    if piece:
+                        self.write(piece)
             finally:
                 open_streams.value -= 1
         if not self.headers_sent:
@@ -274,11 +278,6 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         if not self.complete:
             _log.error("%s %s: the body is not as long as its Content-Length.", self.command, to_logfmt(self.path))
             self.close_connection = True
-
-    def _write_pieces(self, pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            if piece:
-                self.write(piece)
 
     def _next_probe(self) -> bytes | None:
         # An interim response, or a leading zero of the next chunk's size: neither alters the response.

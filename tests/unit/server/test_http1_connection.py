@@ -167,7 +167,7 @@ def test_continue_is_sent_once_to_a_waiting_client(pair: Pair) -> None:
 
 def test_continue_is_not_sent_after_the_response_began(pair: Pair) -> None:
     body = Body(pair.here, _sized(2, expects_continue=True))
-    body.forgo_continue()
+    body.owes_continue = False
     pair.peer.sendall(b"ab")
     assert body.read() == b"ab"
     pair.here.send(b"done")
@@ -226,7 +226,7 @@ def test_peer_that_reads_slowly_gets_everything(pair: Pair) -> None:
 
 
 def test_no_probe_is_sent_within_a_piece_that_was_taken_in_part(pair: Pair) -> None:
-    pair.here.set_probe(lambda: b"0")
+    pair.here.probe = lambda: b"0"
     pair.here.socket.setblocking(False)
     data = b"x" * 3_000_000
     rest = pair.here.offer(data)
