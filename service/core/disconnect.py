@@ -42,8 +42,9 @@ class watch_disconnect:  # noqa: N801 - reads like `deadline` and `suppress`
         self._poll_seconds = _FIRST_POLL_SECONDS
 
     def __enter__(self) -> None:
-        if self._connection is not None and self._connection.fileno() >= 0:
-            self._watcher = gevent.get_hub().loop.io(self._connection.fileno(), _READABLE)
+        descriptor = -1 if self._connection is None else self._connection.fileno()
+        if descriptor >= 0:
+            self._watcher = gevent.get_hub().loop.io(descriptor, _READABLE)
             self._watcher.start(self._on_readable)
 
     def _on_readable(self) -> None:

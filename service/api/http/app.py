@@ -116,7 +116,9 @@ class _Admission:
             check_origin(environ, settings.allowed_origins | settings.cors_origins)
             environ[PRINCIPAL_KEY] = ADMINISTRATOR
         elif not public and settings.authenticator is not None:
-            principal = settings.find_user(environ, settings.allowed_origins | settings.cors_origins)
+            principal = None
+            if settings.proxy_users is not None:
+                principal = settings.find_user(environ, settings.allowed_origins | settings.cors_origins)
             if principal is None:
                 principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
             environ[PRINCIPAL_KEY], entry.key = principal, principal.key_id or principal.owner

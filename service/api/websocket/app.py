@@ -69,7 +69,7 @@ class WebSocketApp:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """WSGI. Returns when the connection has ended."""
-        if not _is_upgrade(environ):
+        if "HTTP_UPGRADE" not in environ or not _is_upgrade(environ):
             return self._application(environ, start_response)
         try:
             self._serve(environ, start_response)
@@ -159,7 +159,7 @@ class WebSocketApp:
 
 
 def _is_upgrade(environ: Mapping[str, Any]) -> bool:
-    upgrade = str(environ.get("HTTP_UPGRADE", "")).lower()
+    upgrade = str(environ["HTTP_UPGRADE"]).lower()
     return environ.get("REQUEST_METHOD") == "GET" and "websocket" in [one.strip() for one in upgrade.split(",")]
 
 
