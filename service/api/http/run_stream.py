@@ -63,14 +63,13 @@ class RunStream(ABC):
 
         Raises the `GatewayError` of a run that fails before that event, while the status can still be chosen.
         """
+        visible: list[RunEvent] = []
         for batch in self._batches:
             self._first += batch
+            visible += [event for event in batch if isinstance(event, self._visible)]
             is_quiet = not batch and self._run.has_begun
-            if is_quiet or any(isinstance(event, self._visible) for event in batch):
+            if visible or is_quiet or self._run.running_seconds >= self._quiet_seconds:
                 break
-            if self._run.running_seconds >= self._quiet_seconds:
-                break
-        visible = [event for event in self._first if isinstance(event, self._visible)]
         if len(visible) == 1 and isinstance(visible[0], RunEnded) and visible[0].error is not None:
             raise visible[0].error.copy()
 
