@@ -55,7 +55,7 @@ class Broadcaster:
 
     def __call__(self, run: Run, event: RunStarted | RunEvent) -> None:
         """Broadcast an event. The first broadcast of a run includes all its earlier text."""
-        if not len(self._hub):
+        if not self._hub.clients:
             self._progress.pop(run.id, None)
             return
         progress = self._progress.get(run.id)

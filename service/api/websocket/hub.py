@@ -43,23 +43,26 @@ class _Slot:
 
 
 class Hub:
-    """The connections of one gateway. `clock` gives seconds since 1970."""
+    """The connections of one gateway.
+
+    `clients` are the connected operators by their ids, in the order of their arrival. `clock` gives seconds since 1970.
+    """
 
     def __init__(self, limits: HubLimits, clock: Callable[[], float]) -> None:
         self.limits = limits
         self._clock = clock
         self._unknown: dict[_Slot, None] = {}  # oldest first
-        self._clients: dict[str, ConnectedClient] = {}
+        self.clients: dict[str, ConnectedClient] = {}
         self._ticking = False
         self._draining = False
 
     def __len__(self) -> int:
         """Return the number of connected operators."""
-        return len(self._clients)
+        return len(self.clients)
 
     def __iter__(self) -> Iterator[ConnectedClient]:
         """Iterate over a snapshot of the operators, in the order of their arrival."""
-        return iter(tuple(self._clients.values()))
+        return iter(tuple(self.clients.values()))
 
     @contextmanager
     def reserve_slot(self, address: str, evict: Callable[[], None]) -> Iterator[Callable[[], None]]:
@@ -88,14 +91,14 @@ class Hub:
             self._evict(same[0])
         elif self._unknown and self._is_full:
             self._evict(next(iter(self._unknown)))
-        if len(self._clients) + len(self._unknown) >= self.limits.connections:
+        if len(self.clients) + len(self._unknown) >= self.limits.connections:
             text = "The gateway has reached its limit of WebSocket connections. Try again later."
             raise GatewayError("too_many_connections", text, headers={"Retry-After": "10"})
 
     @property
     def _is_full(self) -> bool:
         unknown = len(self._unknown)
-        return unknown >= self.limits.unknown or len(self._clients) + unknown >= self.limits.connections
+        return unknown >= self.limits.unknown or len(self.clients) + unknown >= self.limits.connections
 
     def _evict(self, slot: _Slot) -> None:
         del self._unknown[slot]
@@ -104,14 +107,14 @@ class Hub:
     @contextmanager
     def register(self, client: ConnectedClient) -> Iterator[None]:
         """Send events to `client` while the block runs."""
-        self._clients[client.id] = client
+        self.clients[client.id] = client
         if not self._ticking:
             self._ticking = True
             spawn(self._tick)
         try:
             yield
         finally:
-            del self._clients[client.id]
+            del self.clients[client.id]
 
     def broadcast(self, event: str, payload: object) -> None:
         """Send an event to every operator that may read."""
@@ -141,7 +144,7 @@ class Hub:
             client.socket.close(RESTARTING, "service restart")
 
     def _tick(self) -> None:
-        while self._clients:
+        while self.clients:
             sleep(self.limits.tick_seconds)
             self._send_ticks()
         self._ticking = False
