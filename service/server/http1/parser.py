@@ -230,12 +230,9 @@ def parse_framing(head: Head) -> Framing:
     if expect is not None and expect.lower() != "100-continue":
         raise GatewayError("malformed_request", "The only supported expectation is 100-continue.", param="expect")
     newer = head.version == "HTTP/1.1"
-    return Framing(
-        content_length=None if length is None else int(length),
-        chunked=chunked,
-        expects_continue=expect is not None and newer,
-        keep_alive=newer if connection is None else _parse_keep_alive(connection, newer=newer),
-    )
+    expects_continue = expect is not None and newer
+    keep_alive = newer if connection is None else _parse_keep_alive(connection, newer=newer)
+    return Framing(None if length is None else int(length), chunked, expects_continue, keep_alive)
 
 
 def _parse_chunked(coding: str, head: Head) -> bool:
