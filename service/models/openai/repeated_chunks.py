@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 import orjson
 
 _KEY = b'"content":'
+_AT_ONCE = 100
 
 
 class RepeatedChunks:
@@ -31,11 +32,11 @@ class RepeatedChunks:
     def find_texts(self, payloads: Sequence[bytes], first: int = 0) -> list[str]:
         """Return the texts of `payloads` from the index `first` on, up to one that has to be parsed as a whole.
 
-        If their texts are not all such as can be returned, there are none.
+        These are no more than a hundred, so that what precedes one that has to is not parsed again and again.
         """
         before, after, head, place, tail = self._before, self._after, self._head, self._place, self._tail
         literals = []
-        for payload in islice(payloads, first, None):
+        for payload in islice(payloads, first, first + _AT_ONCE):
             if payload[head] != before or payload[tail] != after:  # half the cost of `startswith` and `endswith`
                 break
             literals.append(payload[place])
@@ -44,6 +45,16 @@ class RepeatedChunks:
         try:
             texts: list[str] = orjson.loads(b"[%b]" % b",\n".join(literals))  # no string may go on behind a line end
         except ValueError:
-            return []
-        is_usual = len(texts) == len(literals) and all(texts) and set(map(type, texts)) == {str}
-        return texts if is_usual else []
+            texts = []
+        if len(texts) == len(literals) and all(texts) and set(map(type, texts)) == {str}:
+            return texts
+        return [*takewhile(bool, map(_load_text, literals))]
+
+
+def _load_text(literal: bytes) -> str:
+    """Return the text of a JSON string, empty for any other bytes."""
+    try:
+        text = orjson.loads(literal)
+    except ValueError:
+        return ""
+    return text if isinstance(text, str) else ""

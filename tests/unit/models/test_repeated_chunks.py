@@ -101,3 +101,22 @@ def test_chunk_whose_text_is_spelt_otherwise_is_no_pattern() -> None:
 
 def test_text_equal_to_another_field_is_found_at_its_own_place() -> None:
     assert after(chunk("m"), "m").find_texts([chunk("next")]) == ["next"]
+
+
+class Counted(bytes):
+    """A chunk that counts how often it is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        Counted.looks += 1
+        return super().__getitem__(place)
+
+
+@pytest.mark.parametrize("odd", ["", None, "\ud800"])
+def test_odd_chunk_does_not_make_those_before_it_read_again_and_again(odd: str | None) -> None:
+    repeated, payloads = after(chunk("x"), "x"), [Counted(one) for one in [*[chunk("abc")] * 1000, chunk(odd)]]
+    Counted.looks = place = 0
+    while place < len(payloads):
+        place += len(repeated.find_texts(payloads, place)) or 1
+    assert Counted.looks < 10 * len(payloads)
