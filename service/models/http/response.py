@@ -79,10 +79,9 @@ class UpstreamResponse(HTTPResponseParser):
             self._pool.release_socket(sock)
 
     def _on_message_begin(self) -> None:
-        """Begin a response, perhaps after an interim one."""
-        if self._has_head and not self._is_complete:
-            raise HTTPParseError("another response began before its end")
-        self._has_head = self._is_complete = False
+        """Begin a response, perhaps after an interim one. What follows the final one would be the next one's answer."""
+        if self._has_head:
+            raise HTTPParseError("bytes follow its end")
         self._headers.clear()
         self._name, self._value = "", None
 
@@ -113,9 +112,7 @@ class UpstreamResponse(HTTPResponseParser):
         self._body += part
 
     def _on_message_complete(self) -> None:
-        if self._has_head:
-            self._is_complete = True
-            self.release()
+        self._is_complete = self._has_head
 
     def _read_head(self) -> None:
         bytes_left = _MAX_HEAD_BYTES
@@ -132,6 +129,8 @@ class UpstreamResponse(HTTPResponseParser):
             if bytes_left < 0:
                 raise HTTPParseError("its headers are larger than 64 KiB")
             self.feed(data)
+        if self._is_complete:
+            self.release()
 
     @property
     def status(self) -> int:
@@ -201,6 +200,8 @@ class UpstreamResponse(HTTPResponseParser):
                 with self._patience:
                     data = self._sock.recv(_BLOCK_BYTES)
                 self._feed(data)
+                if self._is_complete:
+                    self.release()
         except (OSError, HTTPParseError) as error:
             self.release()
             raise read_error(error) from error

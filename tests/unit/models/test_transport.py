@@ -153,6 +153,31 @@ def test_connection_is_kept_until_answer_after_interim_response_ends() -> None:
         provider.close()
 
 
+@pytest.mark.parametrize("beyond", [b"HTTP/1.1 200 OK\r\nContent-Len", b"HTTP/1.1 200 OK\r\n\r\n", b"junk"])
+def test_connection_with_more_than_the_answer_is_not_reused(beyond: bytes) -> None:
+    answer = whole("Hello.")
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b%b" % (len(answer), answer, beyond)
+    connections: list[socket.socket] = []
+
+    def write_more(listener: socket.socket) -> None:
+        for _ in range(2):
+            connections.append(listener.accept()[0])
+            connections[-1].sendall(response)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        thread = threading.Thread(target=write_more, args=(listener,))
+        thread.start()
+        assert fail(provider, "ok")[1].message.endswith("bytes follow its end.")
+        fail(provider, "ok")
+        thread.join()
+        provider.close()
+    assert len(connections) == 2
+    for connection in connections:
+        connection.close()
+
+
 def write_without_end(listener: socket.socket, head: bytes) -> None:
     with suppress(OSError), listener.accept()[0] as connection:
         connection.sendall(head)
