@@ -41,7 +41,7 @@ class Signal(Generic[T]):
 
 
 class Level:
-    """How many of something there are in this process, for those who ask."""
+    """A number of things in this process, read when it is asked for."""
 
     value = 0
 

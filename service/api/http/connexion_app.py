@@ -149,7 +149,7 @@ class _Operation(OpenAPIOperation):  # type: ignore[misc]  # connexion has no ty
 
     @property
     def function(self) -> Callable[[Request], Any]:
-        """What answers a request: the bound function, behind the checks of credentials, body and parameters."""
+        """The bound function, behind the checks of credentials, body and parameters."""
         answer = self._resolution.function
         read_arguments = self.validator_map["parameter"](self.parameters)
         read_body = self.validator_map["body"](self.body_schema) if self.body_schema else None

@@ -50,7 +50,7 @@ class Events:
 
 @record
 class Amounts:
-    """What events add to a metric: `read` returns the amount of one, without it each adds 1.
+    """Amounts that events add to a metric: `read` returns that of one, without it each adds 1.
 
     `None` adds nothing, and without `with_zero` nor does 0. A sum is divided by `divisor`.
     """
