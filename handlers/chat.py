@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from service.api.http.caller import Caller, WatchedStream, run_headers
-from service.api.http.chat_request import includes_cost, parse_chat_request
+from service.api.http.chat_request import asks_to_go_on, includes_cost, parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_gateway, current_request
 from service.api.http.file_parts import has_files, with_file_texts
@@ -41,7 +41,7 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
                 shows=request.shows,
                 offer=caller.offer,
             )
-            if caller.environ.get("HTTP_X_OPENCLAW_ON_DISCONNECT") != "continue":
+            if not asks_to_go_on(caller.environ):
                 chunks.begin()
             return ok_response("text/event-stream", WatchedStream(run, chunks, caller), *run_headers(run), NO_BUFFERING)
         result = run.wait()

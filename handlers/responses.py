@@ -10,7 +10,7 @@ import orjson
 from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.api.http.caller import Caller, WatchedStream, run_headers
-from service.api.http.chat_request import includes_cost
+from service.api.http.chat_request import asks_to_go_on, includes_cost
 from service.api.http.connexion_app import current_gateway, current_principal, current_request
 from service.api.http.file_parts import with_file_texts
 from service.api.http.http_response import NO_BUFFERING, Response, json_response, ok_response
@@ -69,7 +69,7 @@ def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[
     fold = ResponseFold(run.id, run.accepted_at, echo, include_cost=includes_cost(body))
     if body.get("stream"):
         stream = ResponseStream(run, fold, request.shows, offer=caller.offer)
-        if not body.get("background") and caller.environ.get("HTTP_X_OPENCLAW_ON_DISCONNECT") != "continue":
+        if not body.get("background") and not asks_to_go_on(caller.environ):
             stream.begin()
         return ok_response("text/event-stream", WatchedStream(run, stream, caller), *run_headers(run), NO_BUFFERING)
     if body.get("background"):

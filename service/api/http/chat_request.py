@@ -33,7 +33,8 @@ from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import Protocol, Webhook
 from service.storage.sessions.keys import parse_chat_id, parse_session_key_header
 
-ON_DISCONNECT_HEADER = "x-openclaw-on-disconnect"
+_ON_DISCONNECT_HEADER = "x-openclaw-on-disconnect"
+_ON_DISCONNECT = "HTTP_X_OPENCLAW_ON_DISCONNECT"  # its name in an environ
 
 #: Fields that are passed to the provider under the same name.
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
@@ -72,25 +73,25 @@ def parse_chat_request(
     functions = _parse_functions(tools) if tools else ()
     session_key = headers.get("HTTP_X_OPENCLAW_SESSION_KEY")
     chat_key = None if session_key else _find_chat_key(headers, sessions.headers)
-    return AgentRequest(  # positional as far as it goes: keywords of a class cost as much as a call each
-        principal,
-        Protocol.HTTP,
-        parse_messages(messages, "messages"),
-        parse_system_text(messages),
-        body.get("model") or None,
-        headers.get("HTTP_X_OPENCLAW_AGENT_ID") or None,
-        headers.get("HTTP_X_OPENCLAW_MODEL") or None,
-        parse_session_key_header(session_key) if session_key else chat_key,
-        body.get("user") if sessions.user == "session" else None,  # `user`
-        body.get("user") or None,  # `end_user`
-        chat_key is not None,  # `resends`
-        headers.get("HTTP_X_OPENCLAW_MESSAGE_CHANNEL") or None,
-        headers.get("HTTP_X_OPENCLAW_TASK") or None,
-        functions,
-        _parse_tool_choice(body.get("tool_choice"), functions),
-        _parse_sampling(body),
-        parse_idempotency_key(body if identity is None else identity, headers, chat_key),
-        _goes_on(headers.get("HTTP_X_OPENCLAW_ON_DISCONNECT"), webhook, defaults.on_disconnect),
+    return AgentRequest(
+        principal=principal,
+        protocol=Protocol.HTTP,
+        messages=parse_messages(messages, "messages"),
+        system_text=parse_system_text(messages),
+        model=body.get("model") or None,
+        agent_id=headers.get("HTTP_X_OPENCLAW_AGENT_ID") or None,
+        provider_model=headers.get("HTTP_X_OPENCLAW_MODEL") or None,
+        session_key=parse_session_key_header(session_key) if session_key else chat_key,
+        user=body.get("user") if sessions.user == "session" else None,
+        end_user=body.get("user") or None,
+        resends=chat_key is not None,
+        channel=headers.get("HTTP_X_OPENCLAW_MESSAGE_CHANNEL") or None,
+        task=headers.get("HTTP_X_OPENCLAW_TASK") or None,
+        functions=functions,
+        tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
+        sampling=_parse_sampling(body),
+        idempotency_key=parse_idempotency_key(body if identity is None else identity, headers, chat_key),
+        detached=_goes_on(headers.get(_ON_DISCONNECT), webhook, defaults.on_disconnect),
         webhook=webhook,
         streamed=bool(body.get("stream")),
         shows=parse_shown(headers, http),
@@ -100,6 +101,11 @@ def parse_chat_request(
 def includes_cost(body: Mapping[str, Any]) -> bool:
     """Return True if the answer to a request shows what it costs."""
     return bool((body.get("usage") or {}).get("include"))
+
+
+def asks_to_go_on(headers: Mapping[str, Any]) -> bool:
+    """Return True if the caller itself wants the run to go on when it disconnects."""
+    return headers.get(_ON_DISCONNECT) == "continue"
 
 
 def _find_chat_key(headers: Mapping[str, Any], names: Iterable[str]) -> str | None:
@@ -117,10 +123,10 @@ def _goes_on(said: str | None, webhook: Webhook | None, default: str) -> bool:
         return (said or default) == "continue"
     if said == "cancel":
         text = (
-            f"A run with a `webhook` goes on when its client disconnects, so `{ON_DISCONNECT_HEADER}` cannot be "
+            f"A run with a `webhook` goes on when its client disconnects, so `{_ON_DISCONNECT_HEADER}` cannot be "
             '"cancel". Leave one of them out.'
         )
-        raise GatewayError("invalid_value", text, param=ON_DISCONNECT_HEADER)
+        raise GatewayError("invalid_value", text, param=_ON_DISCONNECT_HEADER)
     return True
 
 
