@@ -14,6 +14,7 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _CR = b"\r"
+_CR_BYTE, _LF_BYTE = 0x0D, 0x0A  # `in` finds a number faster than bytes, which it first takes for one
 _START_BYTES, _START_LINES = 40, 4
 _EVENT_STARTS = (b'{"', b"[DONE]")  # no line of one JSON document but the first starts so
 _FIRST, _NEXT, _END = b"data: ", b"\n\ndata: ", b"\n\n"
@@ -41,7 +42,7 @@ class SSEDecoder:
 
         Raises `GatewayError` with `provider_error` when an event grows beyond `max_event_bytes`.
         """
-        if self._after_cr or _CR in chunk:
+        if self._after_cr or _CR_BYTE in chunk:
             chunk = self._with_lf(chunk)
         if not self._line and not self._data and (whole := self._whole_events(chunk)):
             return whole
@@ -78,7 +79,7 @@ class SSEDecoder:
         ):
             return []
         events = chunk[len(_FIRST) : -len(_END)].split(_NEXT)
-        if b"\n" in b"".join(events):  # a third of the cost of counting the line ends
+        if _LF_BYTE in b"".join(events):  # a third of the cost of counting the line ends
             return []
         self._begun = True
         return events

@@ -24,7 +24,7 @@ class RepeatedChunks:
         """Use `payload`, a chunk with nothing but `text`, as the pattern of later ones."""
         before, key, rest = payload.partition(_KEY)
         blanks, _, after = rest.partition(orjson.dumps(text))
-        if after and not blanks.strip() and _KEY not in after:
+        if after and not blanks.strip() and after.find(_KEY) < 0:
             self._before, self._after = before + key + blanks, after
             begin, end = len(self._before), -len(after)
             self._head, self._place, self._tail = slice(begin), slice(begin, end), slice(end, None)
