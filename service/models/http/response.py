@@ -33,7 +33,7 @@ class UnansweredError(DroppedError):
 
 
 class UpstreamResponse(HTTPResponseParser):
-    """A provider's response with its head read and its body still arriving.
+    """A provider's response with its head read, which has the HTTP `status`, and its body still arriving.
 
     Use it as a context manager. After a complete read the connection returns to the pool; otherwise it is closed. The
     methods that begin with `_on` are called by the parser.
@@ -45,9 +45,11 @@ class UpstreamResponse(HTTPResponseParser):
         self._sock = sock  # None once the response does not need it any more
         self._pool = pool
         self._patience = patience
+        self.status = 0
         self._headers: dict[str, str] = {}  # the first value of each, by its name in lower case
-        self._name = ""  # of the header that is arriving
-        self._value: str | None = None
+        self._fields: list[tuple[str, str]] = []  # every header so far
+        self._name: list[str] = []  # the parts of a name whose value has not begun
+        self._on_header_field = self._name.append
         self._has_head = self._is_complete = False
         self._body = bytearray()
         self._received_in_turn = 0
@@ -62,7 +64,8 @@ class UpstreamResponse(HTTPResponseParser):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.release()
+        if self._sock is not None:
+            self.release()
 
     def __del__(self) -> None:
         if self._sock is not None:
@@ -82,29 +85,25 @@ class UpstreamResponse(HTTPResponseParser):
         """Begin a response, perhaps after an interim one. What follows the final one would be the next one's answer."""
         if self._has_head:
             raise HTTPParseError("bytes follow its end")
-        self._headers.clear()
-        self._name, self._value = "", None
+        self._fields.clear()
 
     def _on_status(self, message: str) -> None:
         """Ignore the text beside the status."""
 
-    def _on_header_field(self, part: str) -> None:
-        if self._value is not None:
-            self._keep_header()
-        self._name += part
-
     def _on_header_value(self, part: str) -> None:
-        self._value = part if self._value is None else self._value + part
+        """Take a value, or the next part of one, which there is without a name before it."""
+        if self._name:
+            self._fields.append(("".join(self._name).lower(), part))
+            self._name.clear()
+        else:
+            name, value = self._fields[-1]
+            self._fields[-1] = name, value + part
 
     def _on_headers_complete(self) -> bool:
-        if self._name:
-            self._keep_header()
-        self._has_head = self.get_code() >= _FIRST_FINAL_STATUS
+        self._headers = dict(reversed(self._fields))
+        self.status = self.get_code()
+        self._has_head = self.status >= _FIRST_FINAL_STATUS
         return False  # a body may follow
-
-    def _keep_header(self) -> None:
-        self._headers.setdefault(self._name.lower(), self._value or "")
-        self._name, self._value = "", None
 
     def _on_body(self, part: bytearray) -> None:
         if not self._has_head:  # not part of the final response, and possibly endless
@@ -133,11 +132,6 @@ class UpstreamResponse(HTTPResponseParser):
             self.release()
 
     @property
-    def status(self) -> int:
-        """HTTP status."""
-        return int(self.get_code())
-
-    @property
     def is_framed(self) -> bool:
         """True if the length of the body is known, so that its end proves that nothing is missing."""
         return self.header("content-length") is not None or self.header("transfer-encoding") is not None
@@ -156,7 +150,7 @@ class UpstreamResponse(HTTPResponseParser):
         start = b""
         if self._decoder is None:
             start = self._receive_start()
-            self._decoder = choose_decoder(self.header("content-encoding") or "", start)
+            self._decoder = choose_decoder(self._headers.get("content-encoding", ""), start)
         if self._decoder is PLAIN:
             return start or self._receive()
         decoded = self._decode(self._decoder, start) if start else b""

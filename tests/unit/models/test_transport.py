@@ -153,6 +153,29 @@ def test_connection_is_kept_until_answer_after_interim_response_ends() -> None:
         provider.close()
 
 
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_headers_may_come_in_pieces_and_first_of_a_name_counts(size: int) -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nRetry-After: 1\r\nX-Early: yes\r\n\r\n"
+    head = b"HTTP/1.1 429 No\r\nX-Empty:\r\nRETRY-After: 20\r\nretry-after: 3\r\nContent-Length: 0\r\n\r\n"
+
+    def write_in_pieces(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(4096)
+            for at in range(0, len(interim + head), size):
+                connection.sendall((interim + head)[at : at + size])
+                time.sleep(0.002)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        upstream = transport.Upstream(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread = threading.Thread(target=write_in_pieces, args=(listener,))
+        thread.start()
+        with upstream.get("/") as response:
+            names = ("X-Empty", "Retry-After", "content-length", "x-early")
+            assert (response.status, [*map(response.header, names)]) == (429, ["", "20", "0", None])
+        thread.join()
+        upstream.close()
+
+
 @pytest.mark.parametrize("beyond", [b"HTTP/1.1 200 OK\r\nContent-Len", b"HTTP/1.1 200 OK\r\n\r\n", b"junk"])
 def test_connection_with_more_than_the_answer_is_not_reused(beyond: bytes) -> None:
     answer = whole("Hello.")
