@@ -44,9 +44,10 @@ class RepeatedChunks:
             return []
         try:
             texts: list[str] = orjson.loads(b"[%b]" % b",\n".join(literals))  # no string may go on behind a line end
-        except ValueError:
+            "".join(texts)  # fails if one is no string
+        except (ValueError, TypeError):
             texts = []
-        if len(texts) == len(literals) and all(texts) and set(map(type, texts)) == {str}:
+        if len(texts) == len(literals) and all(texts):
             return texts
         return [*takewhile(bool, map(_load_text, literals))]
 
