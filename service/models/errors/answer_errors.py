@@ -52,13 +52,13 @@ def find_bare_error(event: Mapping[str, Any]) -> Any:
 
     Only for events without any part of an answer.
     """
+    found = [stated_error(event[name]) for name in _MESSAGE_FIELDS if name in event]
+    if not any(isinstance(value, str | list) for value in found):
+        return None
     if event.get("code") in _SUCCESS_CODES or event.get("status") in _SUCCESS_CODES:
         return None
     kind = _WORD.findall(str(event.get("type") or "").lower())
-    if "error" not in kind and not _PROGRESS.isdisjoint(kind):
-        return None
-    found = (stated_error(event.get(name)) for name in _MESSAGE_FIELDS)
-    return event if any(isinstance(value, str | list) for value in found) else None
+    return None if "error" not in kind and not _PROGRESS.isdisjoint(kind) else event
 
 
 def unreadable_error(upstream: Upstream, payload: bytes, message: str) -> GatewayError:
