@@ -79,9 +79,9 @@ def read_texts(
     body = BodyDecoder()
     patience = _Patience(body, timeout_seconds, clock)
     characters = 0
-    while not reader.is_over:
+    while True:
         grace_seconds = patience.last_at + _GRACE_SECONDS - clock() if reader.is_complete() else None
-        chunk = _read_some(response, grace_seconds)
+        chunk = response.read_some() if grace_seconds is None else _read_rest(response, grace_seconds)
         payloads = body.feed(chunk) if chunk else body.finish()
         text, problem = _read_together(reader, payloads)
         characters += len(text)
@@ -93,6 +93,8 @@ def read_texts(
             raise problem
         if not chunk:
             reader.end_body(framed=response.is_framed, is_document=body.is_document)
+            break
+        if reader.is_over:
             break
         patience.note(payloads)
         if patience.waits and grace_seconds is None:
@@ -140,7 +142,9 @@ def to_count(value: Any) -> int:
         count = int(value or 0)
     except (TypeError, ValueError, OverflowError):
         return 0
-    return min(max(count, 0), _MOST_TOKENS)
+    if 0 <= count <= _MOST_TOKENS:
+        return count
+    return 0 if count < 0 else _MOST_TOKENS
 
 
 def _has_progress(payloads: list[bytes]) -> bool:
@@ -169,10 +173,8 @@ def _may_be_keep_alive(start: bytes) -> bool:
     return text.startswith((b":", _PING)) or _PING.startswith(text) or b"null".startswith(text)
 
 
-def _read_some(response: UpstreamResponse, grace_seconds: float | None) -> bytes:
-    """Return the next bytes; `b""` at the end, or after `grace_seconds` of an answer that is already complete."""
-    if grace_seconds is None:
-        return response.read_some()
+def _read_rest(response: UpstreamResponse, grace_seconds: float) -> bytes:
+    """Return the next bytes of an answer that is already complete; `b""` at the end, or after `grace_seconds`."""
     try:
         with Timeout(grace_seconds):
             return response.read_some()

@@ -38,6 +38,7 @@ _FIELDS = REASONING | {
     *("role", "content", "refusal", "tool_calls", "function_call", "name", "annotations", "id", "index", "type"),
     *("object", "status", "model", "metadata", "provider_specific_fields", "prefix", "finish_reason"),
 }
+_NO_USAGE = Usage()
 #: Fields of a message that are read before the rest of it.
 _READ = REASONING | {"content", "refusal", "tool_calls"}
 
@@ -61,7 +62,7 @@ class OpenAIAnswer:
         self._is_whole = False  # one JSON document, which has an end
         self._messages: WholeMessages | None = None  # where there are no deltas
         self.rest = ""  # of the text, which was held back until the end
-        self._usage = Usage()
+        self._usage = _NO_USAGE
         self.drafts: Drafts | None = None
         self.is_over = False
 
