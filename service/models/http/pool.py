@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 from gevent.monkey import get_original
 from gevent.ssl import SSLContext, create_default_context
@@ -44,7 +43,7 @@ class ProviderPool(ConnectionPool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._fresh: WeakSet[Any] = WeakSet()
+        self._fresh: set[Any] = set()  # until `take` returns them
         self._resolved: list[Any] = []
         self._resolved_at = -math.inf
 
