@@ -212,7 +212,8 @@ class FallbackProvider:
                 self._count(choice, asked, CUT_OFF, attempt.characters)
             raise
         self._count(choice, asked, end.usage, attempt.characters)
-        begin(is_binding=True)
+        if not has_begun:
+            begin(is_binding=True)
         return end
 
     def _count(self, choice: ChosenModel, asked: ModelRequest, usage: Usage, characters: int) -> None:

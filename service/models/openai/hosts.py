@@ -177,7 +177,7 @@ class RequestStyle:
     @property
     def left_out(self) -> frozenset[str]:
         """The names of the optional fields that are left out of a request."""
-        return self.omitted | self.skipped
+        return self.omitted | self.skipped if self.skipped else self.omitted
 
     def for_later_requests(self) -> RequestStyle:
         """Return the style for later requests."""
