@@ -21,7 +21,6 @@ class FinishState:
         "_is_plain",
         "end_confirmed",
         "has_output",
-        "is_over",
         "no_reason_yet",
         "reason",
         "reason_trusted",
@@ -31,7 +30,6 @@ class FinishState:
         self.reason: str | None = None
         self.has_output = False
         self.no_reason_yet = False  # all output came without a reason: more of it changes nothing
-        self.is_over = False
         self.reason_trusted = False
         self._is_plain = False  # the latest output came without a reason
         self._is_overtaken = False  # output came after a reason
@@ -57,7 +55,7 @@ class FinishState:
 
     def is_complete(self) -> bool:
         """True if the provider has said that the answer is complete."""
-        return self.is_over or self.reason_trusted or (self.end_confirmed and self.reason is not None)
+        return self.reason is not None and (self.reason_trusted or self.end_confirmed)
 
 
 def _is_milder(reason: str, earlier: str) -> bool:

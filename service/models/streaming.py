@@ -150,7 +150,7 @@ def to_count(value: Any) -> int:
 def _has_progress(payloads: list[bytes]) -> bool:
     """True if the last payload that is not a keep-alive is no ping."""
     for payload in reversed(payloads):
-        if not _is_keep_alive(payload):
+        if payload.startswith(b"{") or not _is_keep_alive(payload):
             return not payload[:32].replace(b" ", b"").startswith(_PING)
     return False
 
@@ -161,8 +161,6 @@ def _is_end_mark(payload: bytes) -> bool:
 
 def _is_keep_alive(payload: bytes) -> bool:
     """True for data that carries nothing: empty, a comment or `null`."""
-    if payload.startswith(b"{"):
-        return False
     text = payload.strip()
     return text in (b"", b"null") or text.startswith(b":")
 

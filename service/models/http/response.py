@@ -178,27 +178,23 @@ class UpstreamResponse(HTTPResponseParser):
             raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
         return decoded
 
-    def _feed(self, data: bytes) -> None:
-        """Parse received bytes, `b""` at the end of the connection."""
-        try:
-            self.feed(data)
-        except HTTPParseError as error:
-            raise error if data else DroppedError from error
-
     def _receive(self) -> bytes:
-        body = self._body
+        body, data = self._body, b""
         try:
             while not body and not self._is_complete:
                 if self._sock is None:
                     raise DroppedError
                 with self._patience:
                     data = self._sock.recv(_BLOCK_BYTES)
-                self._feed(data)
+                self.feed(data)
                 if self._is_complete:
                     self.release()
-        except (OSError, HTTPParseError) as error:
+        except OSError as error:
             self.release()
             raise read_error(error) from error
+        except HTTPParseError as error:  # without data, the connection has ended
+            self.release()
+            raise read_error(error if data else DroppedError()) from error
         arrived = bytes(body)
         body.clear()
         self._received_in_turn += len(arrived)

@@ -75,7 +75,7 @@ class OpenAIAnswer:
         """Return True once the provider has said that the answer ends, and no call is cut off."""
         if self.is_over:
             return True
-        if not self._completion.is_complete():
+        if self._completion.reason is None or not self._completion.is_complete():
             return False
         is_cut = to_stop_reason(self._completion.reason or "") is StopReason.LENGTH
         return is_cut or self._calls.are_whole(is_ended=self._completion.end_confirmed)
