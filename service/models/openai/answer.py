@@ -210,9 +210,9 @@ class OpenAIAnswer:
             self._calls.add([{"index": 0, "function": calls}])
         if not REASONING.isdisjoint(delta):
             self._note(self._reasoning.read(delta))
-            self._has_thoughts = self._has_thoughts or any(delta.get(name) for name in REASONING)
-        if unknown := delta.keys() - _FIELDS:
-            self._has_unknown = self._has_unknown or any(map(delta.get, unknown))
+            self._has_thoughts = self._has_thoughts or any(map(delta.get, REASONING))
+        if not _FIELDS.issuperset(delta):
+            self._has_unknown = self._has_unknown or any(map(delta.get, delta.keys() - _FIELDS))
         content = content or delta.get("refusal") or ""
         if not isinstance(content, str):
             content = self._read_parts(content)
