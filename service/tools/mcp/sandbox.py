@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from service.core.processes.confined_exec import words_before
@@ -41,7 +42,7 @@ class McpSandbox(NamedTuple):
             kind, program = choose_sandbox(self.kind, self.program_directories)
         except OSError as error:
             raise OSError(f"its {_remedy(error)}") from error
-        files = HiddenFiles(self.hidden)
+        files = HiddenFiles(map(Path, self.hidden))
         if (problem := files.link_problem()) is not None:
             raise OSError(problem)
         writable = () if cwd is None else (cwd,)

@@ -14,6 +14,7 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from service.tools.tool import ToolError
@@ -24,18 +25,40 @@ _Identity = tuple[int, int]
 class HiddenFiles:
     """The files and directory trees at `paths`, and /proc.
 
-    Hard links are looked up once, on first use: create one instance per tool call.
+    They are looked up once, their hard links on first use: create one instance per tool call.
     """
 
-    def __init__(self, paths: Iterable[Path | str] = ()) -> None:
-        named = {_with_real_parent(path) for path in map(str, map(Path, paths))}
-        #: The real paths.
-        self.paths = tuple(sorted({os.path.realpath(path) if os.path.islink(path) else path for path in named}))
-        self._places = frozenset(map(os.path.split, (*self.paths, *named)))
-        self._identities = frozenset(_identities(self.paths))
-        self._names = _names_by_directory(self._places)
+    def __init__(self, paths: Iterable[Path] = ()) -> None:
+        self._given = tuple(map(str, paths))
+        self._identities: set[_Identity] = set()
+        self._names: dict[_Identity, list[str]] = {}
+        for path in self._given:
+            self._hide(path)
         self._process_device = _process_device()
         self._linked: frozenset[_Identity] | None = None
+
+    def _hide(self, path: str) -> None:
+        path = os.path.realpath(path) if path.endswith("/..") else path
+        self._hide_name(path)
+        if os.path.islink(path):
+            self._hide_name(os.path.realpath(path))
+        if (identity := _identity_of(path)) is not None:
+            self._identities.add(identity)
+
+    def _hide_name(self, path: str) -> None:
+        directory, name = os.path.split(path)
+        if (place := _identity_of(directory or os.curdir)) is not None:
+            self._names.setdefault(place, []).append(name)
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The real paths."""
+        return tuple(sorted({os.path.realpath(path) for path in self._given}))
+
+    @cached_property
+    def _places(self) -> frozenset[tuple[str, str]]:
+        """The directories and names of the paths, a link's own included."""
+        return frozenset(map(os.path.split, (*self.paths, *map(_with_real_parent, self._given))))
 
     def hides(self, status: os.stat_result) -> bool:
         """Return whether the file or directory with this status is hidden."""
@@ -119,20 +142,13 @@ def _with_real_parent(path: str) -> str:
     return os.path.realpath(path) if name == ".." else os.path.join(os.path.realpath(directory), name)
 
 
-def _identities(paths: Iterable[str]) -> Iterator[_Identity]:
-    for path in paths:
-        with suppress(OSError):
-            status = os.stat(path)
-            yield status.st_dev, status.st_ino
-
-
-def _names_by_directory(paths: Iterable[tuple[str, str]]) -> dict[_Identity, list[str]]:
-    names: dict[_Identity, list[str]] = {}
-    for directory, name in paths:
-        with suppress(OSError):
-            status = os.stat(directory)
-            names.setdefault((status.st_dev, status.st_ino), []).append(name)
-    return names
+def _identity_of(path: str) -> _Identity | None:
+    """Return the identity of what is at `path`, behind links; `None` if nothing is."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_copy(name: str, own: str) -> bool:
@@ -154,10 +170,11 @@ def _entries_of(path: str) -> list[os.DirEntry[str]]:
 
 def _process_device() -> int | None:
     """Return the device of /proc, where the gateway's environment can be read; `None` if it is not a mount."""
-    with suppress(OSError):
+    try:
         device = os.stat("/proc").st_dev
         return device if device != os.stat("/").st_dev else None
-    return None
+    except OSError:
+        return None
 
 
 def _linked_files_below(paths: Iterable[str]) -> Iterator[_Identity]:

@@ -112,7 +112,7 @@ class Workspace:
     Nothing is opened if a part of `root` has become a link.
     """
 
-    def __init__(self, root: Path, hidden: Iterable[Path | str]) -> None:
+    def __init__(self, root: Path, hidden: Iterable[Path]) -> None:
         self._root = root
         self._hidden = HiddenFiles(hidden)
 

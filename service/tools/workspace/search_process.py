@@ -102,7 +102,7 @@ def search(request: dict[str, Any]) -> str:
     """Execute a request of `service.tools.workspace.search`. Raises `ToolError`."""
     output = SearchOutput(time.monotonic() + request["seconds"])
     kind = find if request["kind"] == "find" else grep
-    with Workspace(Path(request["root"]), request["hidden"]).open_entry(request["path"]) as target:
+    with Workspace(Path(request["root"]), map(Path, request["hidden"])).open_entry(request["path"]) as target:
         target.check_visible()
         status = target.stat()
         if status is None:

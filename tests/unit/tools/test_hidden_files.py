@@ -226,4 +226,4 @@ def test_root_directory_as_workspace_does_not_show_environments(home: Home) -> N
 def test_a_directory_is_known_by_its_real_path(home: Home, named: str) -> None:
     (home.path / "link").symlink_to(".openclaw")
     (home.path / "through").symlink_to(".")
-    assert HiddenFiles([f"{home.path}/{named}"]).paths == (str(home.state.resolve()),)
+    assert HiddenFiles([home.path / named]).paths == (str(home.state.resolve()),)
