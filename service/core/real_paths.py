@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import posix
 from contextlib import suppress
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 #: For what is only passed through, and may not be readable.
 PASS: int = getattr(os, "O_PATH", os.O_RDONLY)
+#: Closes the descriptor of a directory at once. gevent's `os.close` waits for readers of it, which a directory has not.
+close_directory = posix.close
 
 
 def open_real(path: str, flags: int, *, create: bool = False) -> int:
@@ -26,6 +29,6 @@ def open_real(path: str, flags: int, *, create: bool = False) -> int:
             is_last = number == len(names)
             inner = os.open(name, (flags if is_last else PASS | os.O_DIRECTORY) | _FLAGS, dir_fd=descriptor)
         finally:
-            os.close(descriptor)
+            close_directory(descriptor)
         descriptor = inner
     return descriptor

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, BinaryIO, ClassVar
 
 from service.core.concurrency import sleep
+from service.core.real_paths import close_directory
 from service.tools.tool import ToolAccess, ToolContext, ToolError
 from service.tools.workspace.filenames import to_display
 from service.tools.workspace.hidden_files import HiddenFiles
@@ -183,7 +184,7 @@ class ListTool:
                 shown = sorted(names[:MAX_ENTRIES])[:MAX_LISTED]
                 lines = [line for name in shown if (line := _entry(name, directory, entry.hidden))]
             finally:
-                os.close(directory)
+                close_directory(directory)
         if len(names) > MAX_ENTRIES:
             lines.append(f"[more than {MAX_ENTRIES} entries; use find to narrow them down]")
         elif len(names) > len(shown):

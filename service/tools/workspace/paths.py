@@ -12,12 +12,12 @@ import secrets
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from service.core.dataclass import record
-from service.core.real_paths import open_real
+from service.core.real_paths import close_directory, open_real
 from service.tools.tool import ToolContext, ToolError
 from service.tools.workspace.filenames import to_display
 from service.tools.workspace.hidden_files import HiddenFiles
@@ -129,11 +129,14 @@ class Workspace:
 
         With `create_parents` missing directories are created. Raises `ToolError`, also for any `OSError` of the block.
         """
-        with (
-            _oserror_as_tool_error(path),
-            closing(_Walk(self._root, self._hidden, create=create_parents)) as walk,
-        ):
-            yield walk.resolve(path, create_parents=create_parents)
+        try:
+            walk = _Walk(self._root, self._hidden, create=create_parents)
+            try:
+                yield walk.resolve(path, create_parents=create_parents)
+            finally:
+                walk.close()
+        except OSError as error:
+            raise _to_tool_error(error, path) from None
 
     def open_file(self, path: str) -> BinaryIO:
         """Open the regular file at `path` for reading; the caller closes it. Raises `ToolError`."""
@@ -182,7 +185,7 @@ class _Walk:
 
     def close(self) -> None:
         while self._directories:
-            os.close(self._directories.pop())
+            close_directory(self._directories.pop())
 
     def _steps(self, path: str) -> list[str]:
         if "\0" in path:
@@ -204,7 +207,7 @@ class _Walk:
         # Do not open `..`: a directory that was moved meanwhile has another parent.
         if len(self._directories) == 1:
             raise _escape(path)
-        os.close(self._directories.pop())
+        close_directory(self._directories.pop())
         self._names.pop()
 
     def _link_target(self, name: str, path: str) -> str | None:
@@ -259,7 +262,7 @@ def open_subdirectory(name: str, directory: int, shown: str, hidden: HiddenFiles
     try:
         hidden.check(os.fstat(descriptor), shown)
     except BaseException:
-        os.close(descriptor)
+        close_directory(descriptor)
         raise
     return descriptor
 
@@ -286,16 +289,12 @@ def _escape(path: str) -> ToolError:
     return ToolError(f'"{to_display(path)}" leads outside the workspace. Use a path inside it, such as "notes/a.txt".')
 
 
-@contextmanager
-def _oserror_as_tool_error(path: str) -> Iterator[None]:
+def _to_tool_error(error: OSError, path: str) -> ToolError:
     shown = to_display(path)
-    try:
-        yield
-    except FileNotFoundError:
-        raise ToolError(f'"{shown}" does not exist in the workspace.') from None
-    except NotADirectoryError:
-        raise ToolError(f'"{shown}" is not a directory, or one of its parents is not.') from None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ToolError(f'"{shown}" was changed while it was being opened. Try again.') from None
-        raise ToolError(f'"{shown}" cannot be used: {error.strerror}.') from None
+    if isinstance(error, FileNotFoundError):
+        return ToolError(f'"{shown}" does not exist in the workspace.')
+    if isinstance(error, NotADirectoryError):
+        return ToolError(f'"{shown}" is not a directory, or one of its parents is not.')
+    if error.errno == errno.ELOOP:
+        return ToolError(f'"{shown}" was changed while it was being opened. Try again.')
+    return ToolError(f'"{shown}" cannot be used: {error.strerror}.')
