@@ -14,7 +14,7 @@ from service.tools.toolbox import Toolbox
 class AgentTools:
     """The functions available to the model in one run: the agent's own tools and the caller's.
 
-    The model may use the agent's own tools `max_calls` times.
+    `callers` are the `caller_functions` of `context`. The model may use the agent's own tools `max_calls` times.
     """
 
     own: Toolbox
@@ -47,9 +47,8 @@ class AgentTools:
 
     def is_callers(self, call: ToolCall) -> bool:
         """Return True if `call` is a call of an offered function of the caller."""
-        offered = self.choice.mode is not ToolChoiceMode.NONE
-        return offered and any(function.name == call.name for function in self.callers)
+        return call.name in self.context.caller_functions and self.choice.mode is not ToolChoiceMode.NONE
 
     def with_own_ids(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         """Return `calls`, with unique ids for the caller's functions: many providers merely number their calls."""
-        return tuple(replace(call, id=new_call_id()) if self.is_callers(call) else call for call in calls)
+        return tuple([replace(call, id=new_call_id()) if self.is_callers(call) else call for call in calls])

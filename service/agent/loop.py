@@ -318,8 +318,7 @@ class AgentLoop:
             return []
         ended: dict[int, Message] = {}
         try:
-            context = replace(self._tools.context, caller_functions=tuple(one.name for one in self._tools.callers))
-            return self._tools.own.execute(calls, context, self._log_call, ended, self._gate)
+            return self._tools.own.execute(calls, self._tools.context, self._log_call, ended, self._gate)
         finally:
             # The transcript keeps the results of an interrupted turn.
             for place in sorted(ended):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from service.agent.agent_tools import AgentTools
@@ -162,17 +162,16 @@ class PreparedRun:
     """Store partial output if the run fails: only output that a reader has seen and no client sends again by itself."""
 
 
-def _own_tools(plan: RunPlan) -> Toolbox:
-    """Return the agent's tools for the run, none for a side request.
+def _own_tools(plan: RunPlan, names: Sequence[str]) -> Toolbox:
+    """Return the agent's tools for the run beside the caller's functions with these `names`; none for a side request.
 
     Raises `GatewayError` if a function of the caller has the name of one.
     """
     if plan.request.task is not None:
         return Toolbox(())
-    functions, toolboxes = plan.request.functions, plan.lease.runtime.toolboxes
-    names = frozenset(function.name for function in functions)
+    toolboxes = plan.lease.runtime.toolboxes
     own_tools = toolboxes.of(plan.agent, names, [choice.ref for choice in plan.choices])
-    check_names(functions, own_tools)
+    check_names(plan.request.functions, own_tools)
     return own_tools
 
 
@@ -194,7 +193,8 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
         key = plan.context_key or accepted.session_key
         return _prepare_call(plan, prepare_invocation(request, request.call, agent, runtime, accepted, key))
     output = open_check(request.sampling.response_format, runtime.slots.searches)
-    own_tools = _own_tools(plan)
+    context = to_context(request, agent, runtime, accepted, accepted.session_key)
+    own_tools = _own_tools(plan, context.caller_functions)
     transcripts = storage.transcripts
     placement = None if accepted.stateless else place_request(request, accepted.session_key, transcripts, head)
     if placement is None:
@@ -206,7 +206,6 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
         new = placement.new
     history = () if placement is None else placement.history
     conversation = Conversation(history, tuple([item.message for item in runtime.check_images(new)]))
-    context = to_context(request, agent, runtime, accepted, accepted.session_key)
     tools = AgentTools(own_tools, context, request.functions, request.tool_choice, request.max_tool_calls)
     model_request = ModelRequest(
         plan.choices[0].ref,

@@ -99,8 +99,9 @@ def prepare_invocation(
 
 def to_context(request: AgentRequest, agent: Agent, runtime: Runtime, accepted: AcceptedRun, key: str) -> ToolContext:
     """Return the context of the tools of a run in the session with this `key`."""
+    functions = tuple([function.name for function in request.functions])
     usable = request.principal.agents
-    return ToolContext(agent.id, agent.workspace_root, key, accepted.id, runtime.hidden, agents=usable)
+    return ToolContext(agent.id, agent.workspace_root, key, accepted.id, runtime.hidden, functions, usable)
 
 
 def _tools_of(agent: Agent, runtime: Runtime) -> Toolbox:
