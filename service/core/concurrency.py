@@ -107,19 +107,21 @@ def run_concurrently(jobs: Sequence[Callable[[], T]], at_most: int) -> list[T]:
     When the caller is interrupted, jobs that have not started are dropped and the others get `Cancelled` and a second
     to clean up.
     """
-    pool = gevent.pool.Pool(at_most)
-    work = current_work.get()
+    work, places = current_work.get(), Semaphore(at_most)
+    started: list[gevent.Greenlet] = []
     try:
-        outcomes: list[gevent.Greenlet] = []
         for job in jobs:
-            if outcomes:
+            if started:
                 gevent.sleep(_BETWEEN_STARTS_SECONDS)
-            outcomes.append(pool.spawn(_settled_in, work, job))
-        pool.join()
-    finally:
-        pool.kill(Cancelled, timeout=CLEANUP_SECONDS)
+            places.acquire()
+            started.append(gevent.spawn(_settled_in, work, job, places))
+        settled = [greenlet.get() for greenlet in started]
+    except BaseException:
+        running = [greenlet for greenlet in started if not greenlet.ready()]
+        gevent.pool.Group(running).kill(Cancelled, timeout=CLEANUP_SECONDS)
+        raise
     results = []
-    for outcome, error in (greenlet.get() for greenlet in outcomes):
+    for outcome, error in settled:
         if error is not None:
             raise error
         results.append(outcome)
@@ -290,9 +292,11 @@ class ThreadPool:
         return cast(T, outcome)
 
 
-def _settled_in(work: WorkContext, job: Callable[..., T]) -> tuple[Any, BaseException | None]:
+def _settled_in(work: WorkContext, job: Callable[..., T], places: Semaphore) -> tuple[Any, BaseException | None]:
     current_work.set(work)
-    return _settled(job, ())
+    settled = _settled(job, ())
+    places.release()
+    return settled
 
 
 def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:

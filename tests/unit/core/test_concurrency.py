@@ -5,11 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 
 import pytest
 from gevent.monkey import get_original
 
-from service.core.concurrency import Deadline, Event, Timeout, WorkerThread, deadline, run_concurrently, sleep, spawn
+from service.core.concurrency import (
+    Cancelled,
+    Deadline,
+    Event,
+    Timeout,
+    WorkerThread,
+    deadline,
+    run_concurrently,
+    sleep,
+    spawn,
+)
 
 _blocking_sleep: Callable[[float], None] = get_original("time", "sleep")
 _thread_id: Callable[[], int] = get_original("threading", "get_ident")
@@ -52,6 +64,49 @@ def test_blocking_job_lets_greenlets_run(worker: WorkerThread) -> None:
 
     run_concurrently([block, tick], 2)
     assert ticks[-1] < ended[0]
+
+
+def test_jobs_end_with_their_interrupted_caller() -> None:
+    events: list[str] = []
+
+    def work(name: str, seconds: float) -> None:
+        try:
+            sleep(seconds)
+            events.append(f"{name} ended")
+        except Cancelled:
+            sleep(0.01)
+            events.append(f"{name} cleaned up")
+            raise
+
+    jobs = [partial(work, name, seconds) for name, seconds in (("a", 0), ("b", 60), ("c", 60), ("d", 0))]
+    with pytest.raises(Deadline), deadline(0.1):
+        run_concurrently(jobs, 2)
+    assert sorted(events) == ["a ended", "b cleaned up", "c cleaned up"]
+
+
+def test_interrupted_caller_waits_only_a_second_for_its_jobs() -> None:
+    def refuse() -> None:
+        with suppress(Cancelled):
+            sleep(60)
+        sleep(3)
+
+    began = time.monotonic()
+    with pytest.raises(Deadline), deadline(0.01):
+        run_concurrently([refuse], 1)
+    assert 1 <= time.monotonic() - began < 2.5
+
+
+def test_first_exception_in_order_is_raised_once_all_jobs_have_ended() -> None:
+    ended: list[str] = []
+
+    def fail(seconds: float, error: Exception) -> None:
+        sleep(seconds)
+        raise error
+
+    jobs = [partial(fail, 0.02, KeyError()), partial(fail, 0, ValueError()), lambda: sleep(0.05) or ended.append("c")]
+    with pytest.raises(KeyError):
+        run_concurrently(jobs, 3)
+    assert ended == ["c"]
 
 
 def test_exception_of_a_job_is_raised_in_its_caller(worker: WorkerThread) -> None:
