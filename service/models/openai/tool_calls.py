@@ -149,9 +149,13 @@ class CallAssembler:
 
     def _longer_name(self, call: PartialCall, name: str) -> str:
         """Return the name of `call` after a piece with `name`: some hosts split it or repeat it, longer each time."""
+        if not call.is_empty():
+            return call.name
+        if not call.name:
+            return name
         if self._is_split(call, name):
             return call.name + name
-        return name if call.is_empty() and self._is_longer(call, name) else call.name
+        return name if self._is_longer(call, name) else call.name
 
     def _begins_another(self, call: PartialCall, piece: dict[str, Any], arguments: str) -> bool:
         """True if `piece` starts the call after `call` instead of continuing it.
