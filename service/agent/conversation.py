@@ -192,7 +192,7 @@ def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
     steps = [message for message in messages if message.tool_calls or message.tool_call_id is not None]
     if not steps:
         return tuple(messages)
-    settled: list[Message] = []
+    settled: list[Message | ToolCall] = []  # a call, where its result has not come yet
     unanswered: dict[str, list[int]] = {}  # a call's id -> where its result goes, several if one message repeats it
     for message in messages:
         if message.tool_call_id is not None:
@@ -203,5 +203,9 @@ def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
         unanswered |= {call.id: [] for call in message.tool_calls}
         for call in message.tool_calls:
             unanswered[call.id].append(len(settled))
-            settled.append(Message(Role.TOOL, (Text("(no result)"),), tool_call_id=call.id))
-    return tuple(settled)
+            settled.append(call)
+    return tuple([one if isinstance(one, Message) else _without_result(one) for one in settled])
+
+
+def _without_result(call: ToolCall) -> Message:
+    return Message(Role.TOOL, (Text("(no result)"),), tool_call_id=call.id)
