@@ -34,7 +34,8 @@ def to_system_text(agent: Agent, hidden: Sequence[Path], *, channel: str | None,
 
 
 def _workspace_sections(root: Path, hidden: Sequence[Path]) -> list[str]:
-    names = [name for name in WORKSPACE_FILES if os.path.lexists(f"{root}/{name}")]
+    directory = str(root)
+    names = [name for name in WORKSPACE_FILES if os.path.lexists(f"{directory}/{name}")]
     if not names:  # as in most workspaces, and to open one has its cost
         return []
     workspace = Workspace(root, hidden)
