@@ -292,12 +292,8 @@ class Database:
 
 
 def _execute(connection: sa.Connection, batch: Sequence[_Pending], writer: UsageWriter) -> None:
-    keys = {pending.operation.session_key for pending in batch} - {None}
-    if len(keys) > 1 and connection.dialect.name == "postgresql":
-        # One statement, one order: two gateways locking leases in the order of their operations could deadlock, which
-        # PostgreSQL detects only after a second.
-        connection.execute(_LOCK_LEASES, {"keys": list(keys)}).all()
     if len(batch) > 1:
+        _lock_leases(connection, batch)
         batch = sorted(batch, key=lambda pending: pending.operation.comes_last)
     # Adjacent operations of one kind are executed together; the order of arrival is kept.
     for kind, neighbours in groupby(batch, key=lambda pending: type(pending.operation)):
@@ -308,3 +304,16 @@ def _execute(connection: sa.Connection, batch: Sequence[_Pending], writer: Usage
     usage = [pending.operation.usage for pending in batch if pending.operation.usage is not None]
     if usage:
         writer.add(connection, usage)
+
+
+def _lock_leases(connection: sa.Connection, batch: Sequence[_Pending]) -> None:
+    """Lock in one statement what several operations need.
+
+    Two gateways locking leases in the order of their operations could deadlock, which PostgreSQL detects only after a
+    second.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    keys = {pending.operation.session_key for pending in batch} - {None}
+    if len(keys) > 1:
+        connection.execute(_LOCK_LEASES, {"keys": list(keys)}).all()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 Dialect = sa.engine.interfaces.Dialect
 
-#: SQL text, what takes the parameters in their order for positional drivers, constant parameters.
-_Text = tuple[str, Callable[[Mapping[str, Any]], Any] | None, Mapping[str, Any]]
+#: Makes the driver's parameters of a statement's.
+_Bind = Callable[[Mapping[str, Any]], Any]
 
 
 def insert(dialect: Dialect, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
@@ -55,21 +55,21 @@ class PreparedStatement:
     def __init__(self, build: Callable[[Dialect], sa.Executable], columns: Sequence[str] | None = None) -> None:
         self._build = build
         self._columns = columns
-        self._texts: dict[str, _Text] = {}
+        self._compiled: dict[str, tuple[str, _Bind]] = {}
         self._row: Any = None
 
     def execute(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> sa.CursorResult[Any]:
         """Execute it once."""
-        text, take, constants = self._text(connection.dialect)
-        return connection.exec_driver_sql(text, _bound(take, constants, parameters))
+        text, bind = self._compile(connection.dialect)
+        return connection.exec_driver_sql(text, bind(parameters))
 
     def all(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Execute it once and return all rows, whose columns are attributes."""
         if connection.dialect.name != "sqlite":
             return self.execute(connection, parameters).all()
-        text, take, constants = self._text(connection.dialect)
+        text, bind = self._compile(connection.dialect)
         driver: Any = connection.connection.dbapi_connection
-        cursor = driver.execute(text, _bound(take, constants, parameters))
+        cursor = driver.execute(text, bind(parameters))
         rows = cursor.fetchall()
         if rows and self._row is None:
             names = [name for name, *_ in cursor.description]
@@ -85,33 +85,32 @@ class PreparedStatement:
         """Execute it for each of `rows`; return the number of rows it changed."""
         if not rows:
             return 0
-        text, take, constants = self._text(connection.dialect)
-        bound = [_bound(take, constants, row) for row in rows]
+        text, bind = self._compile(connection.dialect)
+        bound = list(map(bind, rows))
         if connection.dialect.name == "sqlite":
             driver: Any = connection.connection.dbapi_connection
             return int(driver.executemany(text, bound).rowcount)
         return connection.exec_driver_sql(text, bound).rowcount
 
-    def _text(self, dialect: Dialect) -> _Text:
-        if dialect.name not in self._texts:
+    def _compile(self, dialect: Dialect) -> tuple[str, _Bind]:
+        known = self._compiled.get(dialect.name)
+        if known is None:
             compiled: Any = self._build(dialect)
             compiled = compiled.compile(dialect=dialect, column_keys=self._columns)
-            order = compiled.positiontup
             constants = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
-            take = None if order is None else _taking(tuple(order))
-            self._texts[dialect.name] = str(compiled), take, constants
-        return self._texts[dialect.name]
+            known = self._compiled[dialect.name] = str(compiled), _binding(compiled.positiontup, constants)
+        return known
 
 
-def _taking(order: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
-    """Return a function that takes these parameters, as a tuple."""
+def _binding(order: Sequence[str] | None, constants: Mapping[str, Any]) -> _Bind:
+    """Return what adds `constants` to parameters, and puts them in their `order` for positional drivers."""
+    take = _taking(order)
+    return (lambda parameters: take({**constants, **parameters})) if constants else take
+
+
+def _taking(order: Sequence[str] | None) -> _Bind:
+    if order is None:
+        return lambda parameters: parameters
     if len(order) > 1:
         return itemgetter(*order)  # half the cost of a loop
     return lambda parameters: tuple(parameters[name] for name in order)
-
-
-def _bound(
-    take: Callable[[Mapping[str, Any]], Any] | None, constants: Mapping[str, Any], parameters: Mapping[str, Any]
-) -> Any:
-    given = {**constants, **parameters} if constants else parameters
-    return given if take is None else take(given)

@@ -86,7 +86,9 @@ class FinishRun(Operation[bool]):
             one.usage = one.to_usage()
         several = [one for one in operations if one not in alone] if len(alone) < len(operations) else []
         others: Sequence[FinishRun] = [*several, *_add_alone(connection, alone)]
-        stored = dict(zip(others, _Finishing(connection, others).run(), strict=True)) if others else {}
+        if not others:
+            return [True] * len(operations)
+        stored = dict(zip(others, _Finishing(connection, others).run(), strict=True))
         return [stored.get(one, True) for one in operations]
 
 

@@ -151,6 +151,7 @@ def to_title(messages: tuple[Message, ...]) -> str | None:
     for message in messages:
         if message.role is Role.USER:
             line = " ".join(message.text[: TITLE_CHARACTERS * 4].split())
-            line = "".join(character for character in line if character.isprintable())
+            if not line.isprintable():
+                line = "".join(character for character in line if character.isprintable())
             return f"{line[: TITLE_CHARACTERS - 1]}…" if len(line) > TITLE_CHARACTERS else line or None
     return None
