@@ -56,8 +56,10 @@ def _extend_row(_: Dialect) -> sa.Executable:
 
 
 _ADD_ROW = PreparedStatement(_add_row, columns=(*USAGE_KEY, *USAGE_COUNTS))
-_EXTEND_ROW = PreparedStatement(_extend_row)
-_EXTENSION = (*(f"of_{name}" for name in USAGE_KEY), *(f"new_{name}" for name in USAGE_COUNTS), "of_id")
+_EXTEND_ROW = PreparedStatement(
+    _extend_row,
+    order=(*(f"of_{name}" for name in USAGE_KEY), *(f"new_{name}" for name in USAGE_COUNTS), "of_id"),
+)
 
 
 class UsageWriter:
@@ -74,9 +76,7 @@ class UsageWriter:
         for key in sorted(rows):
             counts = rows[key]
             known = self._ids.get(key)
-            if known is None or not _EXTEND_ROW.execute_many(
-                connection, [dict(zip(_EXTENSION, (*key, *counts, known), strict=True))]
-            ):
+            if known is None or not _EXTEND_ROW.execute_many(connection, [(*key, *counts, known)]):
                 self._add_row(connection, key, counts)
 
     def _add_row(self, connection: sa.Connection, key: _Key, counts: _Counts) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Dialect = sa.engine.interfaces.Dialect
 
 #: Makes the driver's parameters of a statement's.
-_Bind = Callable[[Mapping[str, Any]], Any]
+_Bind = Callable[[Any], Any]
 
 
 def insert(dialect: Dialect, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
@@ -49,12 +49,19 @@ def to_list(dialect: Dialect, texts: Sequence[str]) -> object:
 class PreparedStatement:
     """A statement with named parameters, built by `build` and compiled once per dialect.
 
-    `columns` are the columns that an INSERT fills, where its parameters are its columns.
+    `columns` are the columns that an INSERT fills, where its parameters are its columns. With `order`, the names of
+    all parameters, `execute_many` takes tuples in that order.
     """
 
-    def __init__(self, build: Callable[[Dialect], sa.Executable], columns: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        build: Callable[[Dialect], sa.Executable],
+        columns: Sequence[str] | None = None,
+        order: Sequence[str] | None = None,
+    ) -> None:
         self._build = build
         self._columns = columns
+        self._order = order
         self._compiled: dict[str, tuple[str, _Bind]] = {}
         self._row: Any = None
 
@@ -81,7 +88,9 @@ class PreparedStatement:
         rows = self.all(connection, parameters)
         return rows[0] if rows else None
 
-    def execute_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    def execute_many(
+        self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]] | Sequence[tuple[Any, ...]]
+    ) -> int:
         """Execute it for each of `rows`; return the number of rows it changed."""
         if not rows:
             return 0
@@ -98,8 +107,15 @@ class PreparedStatement:
             compiled: Any = self._build(dialect)
             compiled = compiled.compile(dialect=dialect, column_keys=self._columns)
             constants = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
-            known = self._compiled[dialect.name] = str(compiled), _binding(compiled.positiontup, constants)
+            bind = _binding(compiled.positiontup, constants) if self._order is None else self._ordering(compiled)
+            known = self._compiled[dialect.name] = str(compiled), bind
         return known
+
+    def _ordering(self, compiled: Any) -> _Bind:
+        order = self._order or ()
+        if compiled.positiontup is None:
+            return lambda values: dict(zip(order, values, strict=True))
+        return itemgetter(*map(order.index, compiled.positiontup))
 
 
 def _binding(order: Sequence[str] | None, constants: Mapping[str, Any]) -> _Bind:
