@@ -6,7 +6,6 @@ SQLite would checkpoint inside a commit, which then waits for the disk: several 
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from pathlib import Path
 
@@ -45,10 +44,10 @@ class Checkpointer:
         if not self._idle.is_set() and self._file_bytes() > LIMIT_BYTES:
             self._idle.wait(_MAX_WAIT_SECONDS)
 
-    def note_commit(self) -> None:
-        """Count a commit and start a checkpoint if one is due."""
+    def note_commit(self, log_bytes: int) -> None:
+        """Count a commit, after which the log has `log_bytes`, and start a checkpoint if one is due."""
         self._commits += 1
-        is_due = self._commits >= _COMMITS_PER_CHECKPOINT or self._file_bytes() >= self._size + _GROWTH_BYTES
+        is_due = self._commits >= _COMMITS_PER_CHECKPOINT or log_bytes >= self._size + _GROWTH_BYTES
         if is_due and self._idle.is_set() and not self._closed:
             self._idle.clear()
             spawn(self._checkpoint)
@@ -80,7 +79,7 @@ class Checkpointer:
 
     def _file_bytes(self) -> int:
         try:
-            return os.stat(self._log_file).st_size  # noqa: PTH116 - half of what pathlib takes, after every commit
+            return Path(self._log_file).stat().st_size
         except OSError:
             return 0
 

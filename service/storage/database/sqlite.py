@@ -91,7 +91,7 @@ class SqliteBackend:
         """See `Backend.write`."""
         self._checkpointer.wait_for_room()
         outcome = self._writer.run(job)
-        self._checkpointer.note_commit()
+        self._checkpointer.note_commit(self._files.log_bytes)
         return outcome
 
     def check_present(self) -> None:
@@ -111,27 +111,36 @@ class SqliteBackend:
 
 
 class _OpenFiles:
-    """The database file `path` and its write-ahead log, which exists while a connection is open."""
+    """The database file `path` and its write-ahead log, which exists while a connection is open.
+
+    `log_bytes` is the size of the log at the last check.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._opened: dict[str, tuple[int, int] | None] = {str(path): _identify(str(path)), f"{path}-wal": None}
+        self._path = str(path)
+        self._log_path = f"{path}-wal"
+        self._file = _identify(_stat(self._path))
+        self._log: tuple[int, int] | None = None
+        self.log_bytes = 0
 
     def check(self) -> None:
         """Raise `DatabaseReplacedError` if a path does not name the opened file any more: its writes would be lost."""
-        for path, opened in self._opened.items():
-            found = _identify(path)
-            if opened is None:
-                self._opened[path] = found
-            elif found != opened:
-                raise DatabaseReplacedError("its file was removed or replaced. Restart the gateway.")
+        file, log = _stat(self._path), _stat(self._log_path)
+        self._log = self._log or _identify(log)
+        if _identify(file) != self._file or _identify(log) != self._log:
+            raise DatabaseReplacedError("its file was removed or replaced. Restart the gateway.")
+        self.log_bytes = 0 if log is None else log.st_size
 
 
-def _identify(path: str) -> tuple[int, int] | None:
+def _stat(path: str) -> os.stat_result | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - half the time of pathlib, in every transaction
+        return os.stat(path)  # noqa: PTH116 - half the time of pathlib, in every transaction
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+
+
+def _identify(file: os.stat_result | None) -> tuple[int, int] | None:
+    return None if file is None else (file.st_dev, file.st_ino)
 
 
 class _DatabaseThread:
