@@ -27,6 +27,9 @@ from service.storage.database.migrate import migrate
 _BEGIN_READING = "BEGIN"
 _BEGIN_WRITING = "BEGIN IMMEDIATE"  # takes the write lock at once
 
+# The driver looks for an adapter of each None that it stores, which costs much more than this one.
+sqlite3.register_adapter(type(None), lambda none: none)
+
 T = TypeVar("T")
 Job = Callable[[sa.Connection], T]
 
