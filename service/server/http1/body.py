@@ -55,11 +55,19 @@ class Body(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read exactly `size` bytes, fewer only at the end of the body; without a size, the whole body."""
         left = -1 if size is None else size
+        if not self.finished and self.is_at_hand and (left < 0 or left >= self._left):
+            return self._take_rest()
         gathered = bytearray()  # a list would get twenty million items from a body in chunks of one byte
         while left and not self.finished and (piece := self._read_some(left if left > 0 else RECEIVE_BYTES)):
             gathered += piece
             left -= len(piece) if left > 0 else 0
         return bytes(gathered)
+
+    def _take_rest(self) -> bytes:
+        rest = self._connection.read_some(self._left, 0)
+        self._left = 0
+        self.finished = True
+        return rest
 
     def _read_some(self, size: int) -> bytes:
         if self._error is not None:
