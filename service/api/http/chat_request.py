@@ -132,7 +132,9 @@ def _goes_on(said: str | None, webhook: Webhook | None, default: str) -> bool:
 
 def parse_shown(headers: Mapping[str, Any], http: HttpConfig) -> frozenset[str]:
     """Return the kinds of events that an answer shows beside its text; `none` names nothing."""
-    text = headers.get("HTTP_X_OPENCLAW_EVENTS") or ",".join(http.endpoints.chat_completions.events)
+    text = headers.get("HTTP_X_OPENCLAW_EVENTS")
+    if not text:
+        return frozenset(http.endpoints.chat_completions.events)
     return frozenset(map(str.strip, text.split(","))) & {REASONING, TOOLS}
 
 

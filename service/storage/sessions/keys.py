@@ -134,9 +134,9 @@ def session_key_for(
     if header_key is not None:
         return SessionKey(prefix + _own_part(header_key, prefix, key_prefix(agent_id, None)), fresh=False)
     user = (user or "").strip()
-    if _has_control_character(user):
-        raise GatewayError("invalid_value", "`user` must not contain control characters.", param="user")
     if user:
+        if _has_control_character(user):
+            raise GatewayError("invalid_value", "`user` must not contain control characters.", param="user")
         # A user's name may be the key of another whose name has capitals.
         name = _with_suffix(user) if _SUFFIX.search(user) else _fold_case(user)
         return SessionKey(f"{prefix}openai-user:{name}", fresh=False)
