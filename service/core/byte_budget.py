@@ -134,7 +134,7 @@ class ByteBudget:
         self._wait_seconds = wait_seconds
         self._on_freed = on_freed
         self._freed_bytes = 0
-        self._leaving_bytes = 0  # of holders that were evicted and have not ended yet
+        self._staying_bytes = 0  # of holders that were not evicted
         self._has_room = Event()
         self._holds: dict[Hold, None] = {}  # those with bytes, oldest first
         self._queue: list[_Waiting] = []
@@ -153,8 +153,9 @@ class ByteBudget:
 
     def take(self, hold: Hold, size: int) -> None:
         """Add `size` incoming bytes to `hold`; waits for room. Raises `GatewayError` (`overloaded`)."""
-        size = min(size, self._large_limit())  # what exceeds the budget alone has to be alone
         is_small = hold.size + size <= _SMALL_BYTES
+        if not is_small:
+            size = min(size, self._large_limit())  # what exceeds the budget alone has to be alone
         if self._fits(hold, size) and (is_small or not self._queue):
             self._add(hold, size)
             return
@@ -171,7 +172,7 @@ class ByteBudget:
         self._add(hold, change)
         if change < 0:
             self._admit_waiting()
-        while self._staying_bytes() > self.limit_bytes:
+        while self._staying_bytes > self.limit_bytes:
             evictable = [one for one in self._holds if one.is_evictable and not one.is_arriving]
             if not evictable:
                 return
@@ -186,7 +187,8 @@ class ByteBudget:
     def forget(self, hold: Hold) -> None:
         """Give back all bytes of `hold`."""
         self._add(hold, -hold.size)
-        self._admit_waiting()
+        if self._queue:
+            self._admit_waiting()
 
     def _wait(self, waiting: _Waiting) -> None:
         while not waiting.admitted.is_set():
@@ -223,13 +225,10 @@ class ByteBudget:
 
     def _fits(self, hold: Hold, size: int) -> bool:
         limit = self.limit_bytes if hold.size + size <= _SMALL_BYTES else self._large_limit()
-        return self._staying_bytes() + size <= limit
+        return self._staying_bytes + size <= limit
 
     def _large_limit(self) -> int:
         return self.limit_bytes * 3 // 4
-
-    def _staying_bytes(self) -> int:
-        return self.used_bytes - self._leaving_bytes
 
     def _add(self, hold: Hold, change: int) -> None:
         if not hold.number:
@@ -237,8 +236,8 @@ class ByteBudget:
             hold.number = self._counted_holds
         hold.size += change
         self.used_bytes += change
-        if hold.is_evicted:
-            self._leaving_bytes += change
+        if not hold.is_evicted:
+            self._staying_bytes += change
         if change < 0:
             self._count_freed(-change)
         if self.used_bytes <= self.limit_bytes:
@@ -260,5 +259,5 @@ class ByteBudget:
         on_freed()
 
     def _evict(self, hold: Hold) -> None:
-        self._leaving_bytes += hold.size
+        self._staying_bytes -= hold.size
         hold.evict()
