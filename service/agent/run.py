@@ -135,7 +135,8 @@ class Run:
         self._readers: list[RunReader] = []
         self._ended = Event()
         self._merge_at = _UNMERGED
-        self._output = None if budget is None else budget.hold(self._evict)
+        self._budget = budget
+        self._output: Hold | None = None  # once there is much
         self._uncounted_bytes = 0
         self._kept: Hold | None = None
 
@@ -195,7 +196,8 @@ class Run:
         characters = len(event.text) if isinstance(event, _WITH_TEXT) else 0
         self.characters += characters
         self._uncounted_bytes += characters * _BYTES_A_CHARACTER + _BYTES_AN_EVENT
-        if self._output is not None and self._uncounted_bytes >= _COUNTED_BYTES:
+        if self._budget is not None and self._uncounted_bytes >= _COUNTED_BYTES:
+            self._output = self._output or self._budget.hold(self._evict)
             self._output.add(self._uncounted_bytes)
             self._uncounted_bytes = 0
         for reader in self._readers:
