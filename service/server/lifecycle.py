@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 import gevent
+import gevent.event
 
 from service.core.concurrency import Event
 from service.core.dataclass import record
@@ -35,7 +36,7 @@ class StopSignals:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.asked = Event()
-        self.forced = Event()
+        self.forced = gevent.event.Event()  # for `gevent.wait`
         self._clock = clock
         self._asked_at = 0.0
 

@@ -181,3 +181,63 @@ def test_wait_returns_when_an_earlier_waiter_gives_up_after_the_event_was_set() 
     event.set()
     with deadline(5):
         assert event.wait()
+
+
+def test_event_that_is_cleared_at_once_ends_the_waits_before() -> None:
+    event, ended = Event(), []
+    waiting = [spawn(lambda number=number: ended.append((number, event.wait(5)))) for number in range(3)]  # type: ignore[misc]
+    sleep(0)
+    event.set()
+    event.clear()
+    with deadline(1):
+        for one in waiting:
+            one.join()
+        assert ended == [(0, True), (1, True), (2, True)]
+    assert not event.wait(0.01)
+
+
+def test_wait_gives_up_after_its_time() -> None:
+    event = Event()
+    began_at = time.monotonic()
+    assert not event.wait(0.1)
+    assert 0.09 < time.monotonic() - began_at < 2
+    assert not event.wait(0)
+    assert not event.wait(-1)
+    event.set()
+    assert event.wait(0)
+
+
+def test_event_does_not_wake_a_waiter_that_has_left() -> None:
+    event, woken = Event(), []
+
+    def work() -> None:
+        with pytest.raises(Deadline), deadline(0.02):
+            event.wait()
+        assert not event.wait(0.01)
+        began_at = time.monotonic()
+        sleep(0.1)
+        woken.append(time.monotonic() - began_at)
+
+    worker = spawn(work)
+    sleep(0.06)
+    event.set()
+    worker.join()
+    assert woken[0] > 0.09
+
+
+def test_interrupted_wait_that_was_set_at_the_same_time_wakes_nothing() -> None:
+    event, woken = Event(), []
+
+    def work() -> None:
+        with pytest.raises(Deadline):
+            event.wait()
+        began_at = time.monotonic()
+        sleep(0.1)
+        woken.append(time.monotonic() - began_at)
+
+    worker = spawn(work)
+    sleep(0)
+    worker.kill(Deadline, block=False)
+    event.set()
+    worker.join()
+    assert woken[0] > 0.09
