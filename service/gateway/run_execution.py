@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.conversation import SettledHistories
@@ -16,7 +17,7 @@ from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.agent.structured_output import OutputCheck, ValidatedProvider
-from service.core.concurrency import Cancelled, Deadline, Timeout, spawn
+from service.core.concurrency import Cancelled, Deadline, spawn
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
@@ -36,6 +37,7 @@ from service.models.provider import RestartingProvider
 from service.storage.runs.events import EventBatch, to_batches
 from service.storage.runs.ledger import OpenRun
 from service.storage.storage import Storage
+from service.tools.approval import ApprovalRequest, Verdict
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -52,6 +54,7 @@ class _BegunRun:
     opened: OpenRun
     slot: RunSlot
     time: RunDeadline
+    limit: PausableDeadline
     prepared: PreparedRun
 
 
@@ -128,11 +131,11 @@ class RunExecutor:
                 opened = self._storage.ledger.open(run.accepted, plan.queue_seconds)
                 time = RunDeadline(plan)
                 slot.take(time.seconds)
-                with Timeout(time.end_wait(), Deadline):
+                with (limit := time.end_wait()):
                     prepared = prepare(plan, run.accepted, self._storage, opened.head)
             run.replaced_tools = prepared.tools.own.replaced
             run.begin()
-            return _BegunRun(opened, slot, time, prepared)
+            return _BegunRun(opened, slot, time, limit, prepared)
         except BaseException as failure:
             slot.give_back()
             if opened is not None:
@@ -154,8 +157,7 @@ class RunExecutor:
         )
         run.model_calls = provider.calls
         window = ContextWindow(provider, self._compactor, runtime.windows, self._settled)
-        limit = PausableDeadline(begun.time.left_seconds())
-        gate = self._gate(run, plan, begun, limit)
+        gate = partial(self._decide, run, plan, begun)
         asked = _asked(
             run,
             plan,
@@ -166,7 +168,7 @@ class RunExecutor:
         turns = runtime.limits.max_turns if plan.request.call is None else INVOCATION_TURNS
         drafts = _draft_log(run, plan.request)
         loop = AgentLoop(run, asked, prepared.tools, gate, window, turns, self._clock, drafts)
-        end = _drive(run, loop, begun, limit, provider.calls)
+        end = _drive(run, loop, begun, provider.calls)
         run.usage = end.usage
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
@@ -193,9 +195,13 @@ class RunExecutor:
             return tuple(to_batches(2, events_after(run, 1, settled_events(run.log))))
         return () if run.key is None else tuple(to_batches(1, reasoning_events(run)))
 
-    def _gate(self, run: Run, plan: RunPlan, begun: _BegunRun, limit: PausableDeadline) -> ApprovalGate:
+    def _decide(
+        self, run: Run, plan: RunPlan, begun: _BegunRun, requests: Sequence[ApprovalRequest]
+    ) -> Sequence[Verdict]:
+        """Ask a person about calls of the run."""
         approvals, config = self._storage.approvals, plan.lease.runtime.limits.approvals
-        return ApprovalGate(run, approvals, config, begun.slot, limit, self._new_id, plan.context_key)
+        gate = ApprovalGate(run, approvals, config, begun.slot, begun.limit, self._new_id, plan.context_key)
+        return gate(requests)
 
 
 def _draft_log(run: Run, request: AgentRequest) -> DraftLog | None:
@@ -275,11 +281,9 @@ def _reason_of(error: GatewayError) -> str | None:
     return error.message if error.code in _OWN_WORDS else error.reason
 
 
-def _drive(
-    run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline, calls: Sequence[ModelCall]
-) -> RunEnded:
+def _drive(run: Run, loop: AgentLoop, begun: _BegunRun, calls: Sequence[ModelCall]) -> RunEnded:
     try:
-        with run.scope, limit:
+        with run.scope, begun.limit:
             loop.run(begun.prepared.model_request)
     except Cancelled:
         aborted = run.abort_reason or GatewayError("run_aborted", "The run was aborted.")

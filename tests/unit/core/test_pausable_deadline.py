@@ -36,6 +36,17 @@ def test_time_before_pause_is_counted() -> None:
     assert 0.45 < time.monotonic() - began_at < 0.65
 
 
+def test_blocks_share_the_time() -> None:
+    limit = PausableDeadline(0.4)
+    with limit:
+        sleep(0.3)
+    sleep(0.2)
+    began_at = time.monotonic()
+    with pytest.raises(Deadline), limit:
+        sleep(5)
+    assert 0.05 < time.monotonic() - began_at < 0.25
+
+
 def test_exception_in_pause_ends_limit() -> None:
     limit = PausableDeadline(0.05)
     with pytest.raises(ValueError, match="x"), limit, limit.paused():
