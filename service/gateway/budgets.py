@@ -27,11 +27,11 @@ class _Concern:
 
 
 class Budgets:
-    """The budgets of this gateway's callers and agents. `config` returns those in force, `clock` seconds since 1970."""
+    """The budgets of this gateway's callers and agents. `config` has those in force, `clock` seconds since 1970."""
 
-    def __init__(self, usage: DailyUsage, config: Callable[[], LimitsConfig], clock: Callable[[], float]) -> None:
+    def __init__(self, usage: DailyUsage, config: LimitsConfig, clock: Callable[[], float]) -> None:
         self._usage = usage
-        self._config = config
+        self.config = config
         self._clock = clock
 
     def check(self, principal: Principal, agent_id: str, choices: Sequence[ChosenModel]) -> tuple[ChosenModel, ...]:
@@ -40,7 +40,7 @@ class Budgets:
         Raises `StoreError`, and `GatewayError`: `budget_exceeded` for a spent budget, `model_not_found` if no model has
         a price, because a budget could not be kept.
         """
-        if principal.budget is None and not self._config().has_budgets:
+        if principal.budget is None and not self.config.has_budgets:
             return tuple(choices)
         concerns = list(self._concerning(principal, agent_id))
         now = self._clock()
@@ -58,7 +58,7 @@ class Budgets:
         self._usage.forget(account, agent_id)
 
     def _concerning(self, principal: Principal, agent_id: str) -> Iterator[_Concern]:
-        config = self._config()
+        config = self.config
         if (budget := config.budget_of_caller(principal)) is not None:
             whose = "this user" if principal.key_id is None else "this API key"
             yield _Concern(whose, budget, account=principal.account)

@@ -88,8 +88,8 @@ class Gateway:
         self._clock = clock
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.run_events, storage.transcripts, budget)
-        self.limits = RateLimiter(storage, lambda: self._runtime.current.rate_limits)
-        self.budgets = Budgets(storage.usage, lambda: self._runtime.current.rate_limits, clock)
+        self.limits = RateLimiter(storage, runtime.rate_limits)
+        self.budgets = Budgets(storage.usage, runtime.rate_limits, clock)
         self.embedder = Embedder(storage.kept_answers, slots, self.limits, self.budgets, clock)
         self._lookup = RunLookup(storage, runs)
         self.event_feeds = EventFeeds(storage, runs, clock)
@@ -252,6 +252,7 @@ class Gateway:
         self._runtime.replace(runtime)
         self.slots.resize(runtime.limits.max_concurrent)
         self.budget.resize(runtime.limits.in_flight_bytes)
+        self.limits.config = self.budgets.config = runtime.rate_limits
 
     def find(self, run_id: str) -> Run | None:
         """The run with this id: one of this process, or the replay of one that is only recorded."""

@@ -57,11 +57,11 @@ def give_back(ticket: Ticket | None) -> None:
 
 
 class RateLimiter:
-    """The limits of this gateway's callers and agents. `config` returns those in force."""
+    """The limits of this gateway's callers and agents. `config` has those in force."""
 
-    def __init__(self, storage: Storage, config: Callable[[], LimitsConfig], window_ms: int = WINDOW_MS) -> None:
+    def __init__(self, storage: Storage, config: LimitsConfig, window_ms: int = WINDOW_MS) -> None:
         self._storage = storage
-        self._config = config
+        self.config = config
         self._window_ms = window_ms
         self._shared: OrderedDict[str, SharedLimit] = OrderedDict()
         self._known: dict[tuple[str | None, str | None], _Known] = {}
@@ -91,7 +91,7 @@ class RateLimiter:
 
     def concern(self, principal: Principal) -> bool:
         """Return True if requests of `principal` may be limited."""
-        return not self._config().is_empty or (principal.limits is not NO_LIMITS and bool(principal.limits))
+        return not self.config.is_empty or (principal.limits is not NO_LIMITS and bool(principal.limits))
 
     def headers(self, principal: Principal, agent_id: str | None) -> dict[str, str]:
         """Return OpenAI's headers for the limits that concern a request, of each kind for the one with the least left.
@@ -117,7 +117,7 @@ class RateLimiter:
 
     def _concerned(self, principal: Principal, agent_id: str | None) -> tuple[SharedLimit, ...]:
         caller = principal.owner or principal.key_id
-        key, config = (caller, agent_id), self._config()
+        key, config = (caller, agent_id), self.config
         known = self._known.get(key)
         if known is not None and known[0] is config and known[1] is principal.limits:
             return known[2]
@@ -128,7 +128,7 @@ class RateLimiter:
         return found
 
     def _limits_of(self, principal: Principal, agent_id: str | None) -> Iterator[tuple[str, RateLimits]]:
-        config = self._config()
+        config = self.config
         if caller := config.of_caller(principal):
             yield principal.owner or f"key:{principal.key_id}", caller
         if agent_id is not None and (agent := config.of_agent(agent_id)):

@@ -105,7 +105,7 @@ def test_no_window_has_more_than_the_limit(database_url: str | None, tmp_path: P
         for name in "ab":
             database = stack.enter_context(closing(open_database(database_url, tmp_path)))
             storage = Storage(database, clock=time.time, new_id=partial(str, name))
-            limits = RateLimiter(storage, LimitsConfig, WINDOW_MS)
+            limits = RateLimiter(storage, LimitsConfig(), WINDOW_MS)
             callers += [spawn(call, limits) for _ in range(50)]
         for caller in callers:
             caller.join()
