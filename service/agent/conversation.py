@@ -65,10 +65,15 @@ def select_new(
 
 def check_new(history: Sequence[Message], new: Sequence[IncomingMessage]) -> None:
     """Raise `GatewayError` (400) if `new` messages have nothing to answer, or if a tool result has no call before."""
-    if not any(map(_has_input, new)):
+    has_input = has_results = False
+    for item in new:
+        has_input = has_input or _has_input(item)
+        has_results = has_results or item.message.tool_call_id is not None
+    if not has_input:
         text = "There is no user message to answer. Add a message with the role user that has text or an image."
         raise GatewayError("missing_required_parameter", text, param="messages")
-    _check_tool_results(history, new)
+    if has_results:
+        _check_tool_results(history, new)
 
 
 def _has_input(item: IncomingMessage) -> bool:
@@ -79,9 +84,6 @@ def _has_input(item: IncomingMessage) -> bool:
 
 
 def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessage]) -> None:
-    results = [item for item in new if item.message.tool_call_id is not None]
-    if not results:
-        return
     waiting = {call.id for call in unanswered_calls(history)}
     for item in new:
         waiting.update(call.id for call in item.message.tool_calls)

@@ -311,7 +311,8 @@ class Run:
 
     def wait(self) -> RunResult:
         """Wait for the end and return the result; raises the `GatewayError` the run failed with."""
-        end = self.wait_for_end(None)
+        self._ended.wait()
+        end = self.end
         if end is None:
             raise internal_error()
         if end.error is not None:

@@ -33,9 +33,7 @@ def find_task(request: AgentRequest, config: TasksConfig) -> str | None:
         return None if request.task.lower() == NO_TASK else request.task
     if request.protocol is not Protocol.HTTP or len(request.messages) > 1:
         return None
-    texts = [request.system_text]
-    texts += [item.message.text for item in request.messages]
-    for text in texts:
+    for text in (request.system_text, request.messages[0].message.text if request.messages else ""):
         if text and normalize(text[:_COMPARED_CHARACTERS]).startswith(config.beginnings):
             return RECOGNIZED
     return None

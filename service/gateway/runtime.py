@@ -98,16 +98,14 @@ class RuntimeLease:
         self.users += 1
         return self
 
-    def release(self) -> None:
+    def release(self, *_exc_info: object) -> None:
         """Remove a user."""
         self.users -= 1
         if not self.users:
             self._on_free()
 
     __enter__ = retain
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.release()
+    __exit__ = release
 
 
 class RuntimeSlot:
