@@ -5,7 +5,7 @@ so that a missing one cannot be created. Needs only the standard library.
 """
 
 # Strings: every tool call looks at these paths, and Path objects cost as much as the system calls.
-# ruff: noqa: PTH114, PTH116, PTH118
+# ruff: noqa: PTH116, PTH118
 
 from __future__ import annotations
 
@@ -40,10 +40,14 @@ class HiddenFiles:
     def _hide(self, path: str) -> None:
         path = os.path.realpath(path) if path.endswith("/..") else path
         self._hide_name(path)
-        if os.path.islink(path):
-            self._hide_name(os.path.realpath(path))
-        if (identity := _identity_of(path)) is not None:
-            self._identities.add(identity)
+        try:
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                self._hide_name(os.path.realpath(path))
+                status = os.stat(path)
+        except OSError:  # nothing is there
+            return
+        self._identities.add((status.st_dev, status.st_ino))
 
     def _hide_name(self, path: str) -> None:
         directory, name = os.path.split(path)
