@@ -40,6 +40,9 @@ EMBEDDED_REFERENCE = f"{EMBEDDED_PROVIDER}/{EMBEDDED_MODEL}"
 #: Providers that are asked for their lists of models at the same time.
 _MAX_LISTS = 8
 
+#: Models of one provider that are kept, once asked for.
+_MAX_KEPT = 256
+
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -121,10 +124,10 @@ class ChosenModel:
 
 @record
 class _OpenProvider:
-    """A provider, and the models that its configuration lists, by their ids."""
+    """A provider, and its models by their ids: those that its configuration lists, and some of the others."""
 
     provider: Provider
-    models: Mapping[str, ChosenModel]
+    models: dict[str, ChosenModel]
 
 
 class ModelCatalog:
@@ -148,9 +151,8 @@ class ModelCatalog:
         """Return the model of a run: `requested` (`x-openclaw-model`), else the agent's own.
 
         Raises `GatewayError`: `model_not_found` for an unknown provider or dialect and for a model that `principal` may
-        not use, `model_not_installed` for the
-        embedded model without its packages, `provider_unavailable` for an address, a key or a proxy that cannot be
-        used.
+        not use, `model_not_installed` for the embedded model without its packages, `provider_unavailable` for an
+        address, a key or a proxy that cannot be used.
         """
         if requested is not None and "/" not in (requested := agent.to_ref(requested)):
             text = f"No model has the alias {requested}. Name it as provider/model, or by an alias of"
@@ -285,7 +287,10 @@ class ModelCatalog:
         except ValueError as error:
             text = f"The model {ref} cannot be reached: {error}."
             raise GatewayError("provider_unavailable", text) from error
-        return opened.models.get(model_id) or _unlisted(ref, model_id, opened.provider, config)
+        model = opened.models.get(model_id) or _unlisted(ref, model_id, opened.provider, config)
+        if len(opened.models) < _MAX_KEPT:
+            opened.models[model_id] = model
+        return model
 
     def _share_of(self, service_id: str) -> Share:
         return SharedByLocks(self._state_dir / "services", service_id)
@@ -339,11 +344,5 @@ def _listed(provider_id: str, provider: Provider, config: ProviderConfig) -> dic
 def _unlisted(ref: str, model_id: str, provider: Provider, config: ProviderConfig) -> ChosenModel:
     """Return a model that is not listed, and is assumed to accept anything."""
     dialect = DIALECTS[config.api]
-    return ChosenModel(
-        ref,
-        model_id,
-        provider,
-        takes_images=True,
-        retried=dialect.retried,
-        requires_max_tokens=dialect.requires_max_tokens,
-    )
+    retried, bounded = dialect.retried, dialect.requires_max_tokens
+    return ChosenModel(ref, model_id, provider, takes_images=True, retried=retried, requires_max_tokens=bounded)

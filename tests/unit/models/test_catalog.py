@@ -102,6 +102,15 @@ def test_model_entry_sets_input_types_and_limits(open_catalog: Open) -> None:
     assert (unlisted.takes_images, unlisted.max_tokens, unlisted.context_window) == (True, None, None)
 
 
+def test_models_that_are_not_listed_are_kept_some_of_them(open_catalog: Open) -> None:
+    catalog = open_catalog({"stub": {"baseUrl": "http://127.0.0.1:9/v1", "models": [{"id": "eyes"}]}})
+    first = [catalog.choose(f"stub/{number}", agent()) for number in range(300)]
+    again = [catalog.choose(f"stub/{number}", agent()) for number in range(300)]
+    assert again == first
+    assert again[0] is first[0]
+    assert again[-1] is not first[-1]
+
+
 BOUNDS = [
     ("openai-completions", {}, ((200, 200), (None, None))),
     ("openai-completions", {"maxTokens": 100}, ((200, 100), (100, 100), (5, 5), (None, 100))),
