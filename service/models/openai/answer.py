@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from service.core.errors import GatewayError
@@ -51,7 +52,6 @@ class OpenAIAnswer:
         self._calls = CallAssembler(functions)
         self._repeated = RepeatedChunks()
         self._joiner = Joiner()
-        self._reasoning = Reasoning()
         self.thoughts = thoughts
         self._completion = FinishState()
         self._has_thoughts = self._has_unknown = False
@@ -65,6 +65,11 @@ class OpenAIAnswer:
         self._usage = _NO_USAGE
         self.drafts: Drafts | None = None
         self.is_over = False
+
+    @cached_property
+    def _reasoning(self) -> Reasoning:
+        """The reasoning beside the text, for an answer that may have some."""
+        return Reasoning()
 
     @property
     def calls(self) -> Sequence[WrittenCall]:

@@ -89,8 +89,8 @@ class RequestWriter:
             before = _to_elements(system)
             return json_chunks.to_object(_dump(wire), "messages", before, self._encode_messages(request, style))
         ids = self._new_ids(request.model)
-        messages = self._to_messages(request.messages, request.model, style, ids)
-        return (_dump({**wire, "messages": [*system, *messages]}),)
+        wire["messages"] = [*system, *self._to_messages(request.messages, request.model, style, ids)]
+        return (_dump(wire),)
 
     def _to_wire(self, request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
         sampling = request.sampling
