@@ -80,7 +80,7 @@ class Toolbox:
         reported = set() if reported is None else reported
         self._tools: dict[str, CompiledTool] = {}
         self._max_result_characters = max_result_characters
-        self._approvals = approvals or {}
+        self._approvals = {name: one for name, one in (approvals or {}).items() if one is not ApprovalPolicy.NONE}
         for tool in tools:
             self._add(tool, reported)
         offered = (compiled.tool for compiled in self._tools.values())
@@ -104,13 +104,12 @@ class Toolbox:
 
     def without(self, names: Collection[str]) -> Toolbox:
         """Return the toolbox without the tools with the name of one of `names`, itself if there are none."""
-        replaced = tuple(name for name in self._tools if name in names)
-        if not replaced:
+        if self._tools.keys().isdisjoint(names):
             return self
         rest = Toolbox((), max_result_characters=self._max_result_characters, approvals=self._approvals)
         rest._tools = {name: tool for name, tool in self._tools.items() if name not in names}
         rest._functions = tuple(function for function in self._functions if function.name not in names)
-        rest.replaced = replaced
+        rest.replaced = tuple(name for name in self._tools if name in names)
         return rest
 
     def approval_of(self, name: str) -> ApprovalPolicy:
@@ -151,6 +150,8 @@ class Toolbox:
 
     def _ask(self, calls: Sequence[ToolCall], gate: ApprovalDecider) -> Mapping[int, Verdict]:
         """Return the verdicts on the calls that need one, by index."""
+        if not self._approvals:
+            return {}
         requests: dict[int, ApprovalRequest] = {}
         verdicts: dict[int, Verdict] = {}
         for index, call in enumerate(calls):
