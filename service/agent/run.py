@@ -262,7 +262,6 @@ class Run:
         self._readers.append(reader)
         try:
             while True:
-                reader.forget_news()
                 batch = self._next_batch(reader.position)
                 if batch or not reader.has_news():
                     reader.position += len(batch)

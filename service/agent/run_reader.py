@@ -54,12 +54,9 @@ class RunReader:
         self._has_news = False
         self._news.set()
 
-    def forget_news(self) -> None:
-        """Wait for what comes from now on."""
-        self._news.clear()
-
     def has_news(self) -> bool:
-        """Wait for news; return False if none came in time."""
+        """Wait for news that come from now on; return False if none came in time."""
+        self._news.clear()
         self._has_news = self._is_waiting = True
         try:
             with self._quiet:
