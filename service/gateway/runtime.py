@@ -86,12 +86,16 @@ class Runtime:
 
 
 class RuntimeLease:
-    """A runtime and the number of its users: each `retain` is followed by one `release`, as in a `with` block."""
+    """A runtime and the number of its users: each `retain` is followed by one `release`, as in a `with` block.
 
-    def __init__(self, runtime: Runtime, on_free: Callable[[], None]) -> None:
+    `on_free` is called when the last user of one that is no longer in force has gone.
+    """
+
+    on_free: Callable[[], None] | None = None
+
+    def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.users = 0
-        self._on_free = on_free
 
     def retain(self) -> Self:
         """Add a user."""
@@ -101,8 +105,8 @@ class RuntimeLease:
     def release(self, *_exc_info: object) -> None:
         """Remove a user."""
         self.users -= 1
-        if not self.users:
-            self._on_free()
+        if self.on_free is not None and not self.users:
+            self.on_free()
 
     __enter__ = retain
     __exit__ = release
@@ -116,7 +120,7 @@ class RuntimeSlot:
 
     def __init__(self, runtime: Runtime) -> None:
         self.current = runtime
-        self._generations: deque[RuntimeLease] = deque([RuntimeLease(runtime, self._close_unused)])
+        self._generations: deque[RuntimeLease] = deque([RuntimeLease(runtime)])
         self._closing = RLock()
 
     def lease(self) -> RuntimeLease:
@@ -126,7 +130,8 @@ class RuntimeSlot:
     def replace(self, runtime: Runtime) -> None:
         """Put `runtime` in force; users of earlier ones keep those."""
         runtime.adopt(self.current)
-        self._generations.append(RuntimeLease(runtime, self._close_unused))
+        self._generations[-1].on_free = self._close_unused
+        self._generations.append(RuntimeLease(runtime))
         self.current = runtime
         self._close_unused()
 
