@@ -240,7 +240,7 @@ class ByteBudget:
             self._staying_bytes += change
         if change < 0:
             self._count_freed(-change)
-            if self.used_bytes <= self.limit_bytes:
+            if self.used_bytes <= self.limit_bytes < self.used_bytes - change:
                 self._has_room.set()
         if hold.size:
             self._holds[hold] = None
