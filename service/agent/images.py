@@ -43,8 +43,10 @@ def check_images(
     Raises `GatewayError` (`invalid_value`) with the path of the image. Images are fetched one after the other, each
     for at most `config.timeout_ms`.
     """
-    with_images = [item for item in messages if item.message.has_image]
-    if not with_images:
+    for item in messages:
+        if item.message.has_image:
+            break
+    else:
         return tuple(messages)
     inspection = _Inspection(config, client)
     return tuple(
