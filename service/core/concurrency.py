@@ -230,9 +230,8 @@ class CancelScope:
     subsequent work (committing a result) is never interrupted. For one use by one greenlet.
     """
 
-    def __init__(self) -> None:
-        self._inside: gevent.Greenlet | None = None
-        self.cancelled = False
+    cancelled = False
+    _inside: gevent.Greenlet | None = None
 
     def cancel(self) -> None:
         """End the block, now or as soon as it is entered. Idempotent."""
