@@ -232,7 +232,7 @@ class Database:
                 self._settle([self._waiting.popleft() for _ in range(count)])
 
     def _settle(self, batch: Sequence[_Pending]) -> None:
-        self._health.note_write(begins=True)
+        self._health.write_started_at = monotonic()
         try:
             self._commit(batch)
         except BaseException as error:
@@ -240,7 +240,7 @@ class Database:
                 pending.error = StoreError(f"Internal error: {error!r}")
             raise
         finally:
-            self._health.note_write(begins=False)
+            self._health.write_started_at = None
             for pending in batch:
                 pending.settled.set()
 

@@ -28,13 +28,10 @@ class DatabaseHealth:
         self._name = name
         self._probe = probe
         self._probing: _Probe | None = None
-        self._write_started_at: float | None = None
+        #: When the write that is being executed began, in monotonic seconds.
+        self.write_started_at: float | None = None
         self._write_error: Exception | None = None
         self._damage: Exception | None = None
-
-    def note_write(self, *, begins: bool) -> None:
-        """Note that a write begins or has ended, for the time that it takes."""
-        self._write_started_at = monotonic() if begins else None
 
     def record_write(self, error: Exception | None) -> None:
         """Record the result of a write."""
@@ -56,7 +53,7 @@ class DatabaseHealth:
             raise StoreError(text)
         if self._write_error is not None:
             raise StoreError(f"The last write to the {self._name} failed: {root_cause(self._write_error)}")
-        started_at = self._write_started_at
+        started_at = self.write_started_at
         if started_at is not None and monotonic() - started_at > STALLED_SECONDS:
             raise StoreError(f"A write to the {self._name} has been waiting for {monotonic() - started_at:.0f} s.")
         self._run_probe()

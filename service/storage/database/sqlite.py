@@ -122,28 +122,26 @@ class _OpenFiles:
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         self._log_path = f"{path}-wal"
-        self._file = _identify(_stat(self._path))
+        self._file, _ = _find(self._path)
         self._log: tuple[int, int] | None = None
         self.log_bytes = 0
 
     def check(self) -> None:
         """Raise `DatabaseReplacedError` if a path does not name the opened file any more: its writes would be lost."""
-        file, log = _stat(self._path), _stat(self._log_path)
-        self._log = self._log or _identify(log)
-        if _identify(file) != self._file or _identify(log) != self._log:
+        (file, _), (log, log_bytes) = _find(self._path), _find(self._log_path)
+        self._log = self._log or log
+        if file != self._file or log != self._log:
             raise DatabaseReplacedError("its file was removed or replaced. Restart the gateway.")
-        self.log_bytes = 0 if log is None else log.st_size
+        self.log_bytes = log_bytes
 
 
-def _stat(path: str) -> os.stat_result | None:
+def _find(path: str) -> tuple[tuple[int, int] | None, int]:
+    """Return the identity of a file, `None` if there is none, and its size in bytes."""
     try:
-        return os.stat(path)  # noqa: PTH116 - half the time of pathlib, in every transaction
+        found = os.stat(path)  # noqa: PTH116 - half the time of pathlib, in every transaction
     except OSError:
-        return None
-
-
-def _identify(file: os.stat_result | None) -> tuple[int, int] | None:
-    return None if file is None else (file.st_dev, file.st_ino)
+        return None, 0
+    return (found.st_dev, found.st_ino), found.st_size
 
 
 class _DatabaseThread:
