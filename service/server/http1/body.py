@@ -64,7 +64,7 @@ class Body(io.RawIOBase):
         return bytes(gathered)
 
     def _take_rest(self) -> bytes:
-        rest = self._connection.read_some(self._left, 0)
+        rest = self._connection.take(self._left)
         self._left = 0
         self.finished = True
         return rest

@@ -92,7 +92,7 @@ class Connection:
                 raise PeerGoneError from error
             if not arrived:
                 raise PeerGoneError
-        return self._take(end)
+        return self.take(end)
 
     def fill(self, timeout_seconds: float) -> bool:
         """Receive into `buffer`: False at the end of input. Raises `OSError` (`TimeoutError`)."""
@@ -103,18 +103,18 @@ class Connection:
     def read_some(self, size: int, timeout_seconds: float) -> bytes:
         """Return between one and `size` bytes, or `b""` at the end of input. Raises like `fill`."""
         if self.buffer:
-            return self._take(size)
+            return self.take(size)
         return self._receive(min(size, RECEIVE_BYTES), timeout_seconds)
+
+    def take(self, size: int) -> bytes:
+        """Consume and return the first `size` bytes of `buffer`."""
+        taken = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        return taken
 
     def take_buffer(self) -> bytes:
         """Consume and return the whole `buffer`."""
-        return self._take(len(self.buffer))
-
-    def _take(self, size: int) -> bytes:
-        with memoryview(self.buffer) as view:
-            taken = bytes(view[:size])
-        del self.buffer[:size]
-        return taken
+        return self.take(len(self.buffer))
 
     def _receive(self, size: int, timeout_seconds: float) -> bytes:
         if timeout_seconds <= 0:
