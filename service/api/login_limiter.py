@@ -61,7 +61,8 @@ class SharedLoginLimiter:
 
     def lockout_seconds(self, address: str) -> float:
         """Return the remaining lockout of `address`, 0 if it is not locked out."""
-        self._refresh_when_due()
+        if monotonic() >= self._refresh_at:
+            self._refresh_if_shared()
         lockout = self._lockouts.get(address)
         # The earlier end counts: by the monotonic clock a lockout ends even if the wall clock was set back.
         shared = 0.0 if lockout is None else min(lockout.until - self._clock(), lockout.ends_at - monotonic())
@@ -84,12 +85,10 @@ class SharedLoginLimiter:
         if self._lockouts.pop(address, None) is not None:
             concurrency.spawn(self._forget, address)
 
-    def _refresh_when_due(self) -> None:
-        now = monotonic()
-        if now >= self._refresh_at:
-            first, self._refresh_at = self._refresh_at == -math.inf, now + _REFRESH_SECONDS
-            if first or self._has_peers():
-                concurrency.spawn(self._refresh)
+    def _refresh_if_shared(self) -> None:
+        first, self._refresh_at = self._refresh_at == -math.inf, monotonic() + _REFRESH_SECONDS
+        if first or self._has_peers():
+            concurrency.spawn(self._refresh)
 
     def _refresh(self) -> None:
         try:
