@@ -187,7 +187,7 @@ class _Finishing:
 def _add_alone(connection: sa.Connection, operations: Sequence[FinishRun]) -> list[FinishRun]:
     """Store turns as one row each; return those whose sessions were continued in the meantime."""
     rows = [
-        StatelessTurn(one.run, one.gateway_id, one.outcome, one.at_ms, one.session_id).to_row() for one in operations
+        StatelessTurn(one.run, one.gateway_id, one.outcome, one.at_ms, one.session_id).to_values() for one in operations
     ]
     if ADD_STATELESS_TURN.execute_many(connection, rows) == len(rows):
         return []

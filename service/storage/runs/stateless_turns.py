@@ -12,7 +12,7 @@ from service.storage.database.database import Database
 from service.storage.database.schema import stateless_turns
 from service.storage.message_codec import from_payloads, to_payloads
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState, to_usage
-from service.storage.runs.rows import to_entry_rows, to_title, to_usage_columns
+from service.storage.runs.rows import to_entry_rows, to_title
 from service.storage.sessions.keys import owner_of
 
 _OF_KEY = sa.select(stateless_turns).where(stateless_turns.c.session_key == sa.bindparam("of_key"))
@@ -35,27 +35,30 @@ class StatelessTurn:
     at_ms: int
     session_id: str
 
-    def to_row(self) -> dict[str, Any]:
-        """Build the row. Raises `StoreError` for a lone surrogate."""
+    def to_values(self) -> tuple[Any, ...]:
+        """Return the values of the columns in their order, without the id. Raises `StoreError` for a lone surrogate."""
         run, outcome, usage = self.run, self.outcome, self.outcome.usage
-        return {
-            "session_key": run.session_key,
-            "run_id": run.id,
-            "session_id": self.session_id,
-            "agent_id": run.agent_id,
-            "gateway_id": self.gateway_id,
-            "door": run.protocol.value,
-            "accepted_at_ms": run.accepted_at_ms,
-            "ended_at_ms": self.at_ms,
-            "title": to_title(outcome.messages),
-            "model": outcome.model,
-            "stop_reason": outcome.stop_reason,
-            "entry_count": len(outcome.messages),
-            "reply_count": outcome.reply_count,
-            **to_usage_columns(usage),
-            "messages": to_payloads(outcome.messages),
-            "owner": owner_of(run.session_key),
-        }
+        return (
+            run.session_key,
+            run.id,
+            self.session_id,
+            run.agent_id,
+            self.gateway_id,
+            str(run.protocol),
+            run.accepted_at_ms,
+            self.at_ms,
+            to_title(outcome.messages),
+            outcome.model,
+            outcome.stop_reason,
+            len(outcome.messages),
+            outcome.reply_count,
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_tokens,
+            usage.cost_nano,
+            to_payloads(outcome.messages),
+            owner_of(run.session_key),
+        )
 
     @classmethod
     def from_row(cls, row: sa.Row[Any]) -> Self:

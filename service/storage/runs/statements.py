@@ -23,6 +23,7 @@ _NEW_RUN_COLUMNS = (
     *("id", "session_key", "agent_id", "gateway_id", "door", "state"),
     *("accepted_at_ms", "metadata", "response", "detached", "owner"),
 )
+_TURN_COLUMNS = [column.name for column in stateless_turns.c if column.name != "id"]
 END_COLUMNS = (
     "state",
     "ended_at_ms",
@@ -102,10 +103,10 @@ def _run_states(dialect: Dialect) -> sa.Executable:
 
 def _add_stateless_turn(dialect: Dialect) -> sa.Executable:
     # A lease means that the session was continued while its first answer was on its way.
-    columns = [column for column in stateless_turns.c if column.name != "id"]
+    columns = [stateless_turns.c[name] for name in _TURN_COLUMNS]
     values = sa.select(*(sa.bindparam(column.name, type_=column.type) for column in columns))
     continued = sa.exists().where(lanes.c.session_key == sa.bindparam("session_key", type_=sa.Text))
-    return insert(dialect, stateless_turns).from_select([column.name for column in columns], values.where(~continued))
+    return insert(dialect, stateless_turns).from_select(_TURN_COLUMNS, values.where(~continued))
 
 
 LOCK_MEMBER = PreparedStatement(
@@ -129,7 +130,7 @@ ADD_WEBHOOK = PreparedStatement(
 BEGIN_RUN = PreparedStatement(_begin_run, columns=(*_NEW_RUN_COLUMNS, "started_at_ms"))
 LOCK_LEASES = PreparedStatement(_lock_leases)
 RUN_STATES = PreparedStatement(_run_states)
-ADD_STATELESS_TURN = PreparedStatement(_add_stateless_turn)
+ADD_STATELESS_TURN = PreparedStatement(_add_stateless_turn, order=_TURN_COLUMNS)
 TAKE_STATELESS_TURN = PreparedStatement(
     lambda _: (
         stateless_turns.delete()
