@@ -108,7 +108,7 @@ def _start_workers(locations: Locations, address: tuple[str, int], workers: int,
 def _serve(apps: Apps, started: ResolvedConfig, grace_seconds: float, *, dev: bool) -> None:
     raise_open_file_limit()
     address, opened = started.address, apps.gateway
-    server = Server(address, apps.app)
+    server = Server(address, apps.app.wsgi_app)
     _listen(server.start, address)
     click.echo(to_banner(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev))
     opened.contact_servers()

@@ -114,7 +114,7 @@ class Worker:
         """
         heartbeat = gevent.spawn(_keep_beating, beat)
         environ = {"wsgi.multiprocess": True}  # gevent then takes one connection at a time and leaves others theirs
-        server = server_class(listener, self.app, handler_class=handler_class, environ=environ)
+        server = server_class(listener, self.app.wsgi_app, handler_class=handler_class, environ=environ)
 
         def on_started() -> None:
             if is_last():
