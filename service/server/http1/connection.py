@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
-from service.core.concurrency import sleep
+from service.core.concurrency import Timeout, sleep, wait_readable
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.server.http1 import parser as wire
@@ -62,6 +62,7 @@ class Connection:
         self.limits = limits
         self.clock = clock
         self.is_kept = False  # open for another request
+        self._idle_limit = Timeout(limits.idle_seconds)
         self._is_sending = False
         self._received_in_turn = 0
         self.probe: Callable[[], bytes | None] | None = None
@@ -69,6 +70,9 @@ class Connection:
     def wait_for_request(self) -> bool:
         """Wait for a request's first byte: False when the peer closes or is silent for `idle_seconds`."""
         try:
+            if self.is_kept and not self.buffer:  # a read in vain would cost more
+                with self._idle_limit:
+                    wait_readable(self.fileno())
             return bool(self.buffer) or self.fill(self.limits.idle_seconds)
         except OSError:
             return False
