@@ -100,7 +100,16 @@ def write_run(event: RunFinished) -> None:
         fields["cost"] = usage.cost_nano / NANO
     if queued_ms := round(event.queued_seconds * 1000):
         fields["queued_ms"] = queued_ms
-    _add_optional(fields, event)
+    if event.seconds is not None:
+        fields["duration_ms"] = round(event.seconds * 1000)
+    if event.first_output_seconds is not None:
+        fields["first_output_ms"] = round(event.first_output_seconds * 1000)
+    if event.model is not None:
+        fields["model"] = event.model
+    _add_caller(fields, event)
+    if event.reason is not None:
+        fields["reason"] = event.reason
+    _add_work(fields, "trace_id", "span_id")
     write_event(_runs, fields, level)
 
 
@@ -120,19 +129,6 @@ def write_embeddings(event: EmbeddingCalled) -> None:
     _add_caller(fields, asked)
     _add_work(fields, "trace_id", "span_id")
     write_event(_embeddings, fields, logging.INFO if event.outcome == "ok" else logging.WARNING)
-
-
-def _add_optional(fields: dict[str, str | float], event: RunFinished) -> None:
-    if event.seconds is not None:
-        fields["duration_ms"] = round(event.seconds * 1000)
-    if event.first_output_seconds is not None:
-        fields["first_output_ms"] = round(event.first_output_seconds * 1000)
-    if event.model is not None:
-        fields["model"] = event.model
-    _add_caller(fields, event)
-    if event.reason is not None:
-        fields["reason"] = event.reason
-    _add_work(fields, "trace_id", "span_id")
 
 
 def _add_caller(fields: dict[str, str | float], event: RunFinished | EmbeddingCalling) -> None:
