@@ -164,7 +164,7 @@ class Usage:
     cost_nano: int | None = field(default=0, compare=False)
 
     def __add__(self, other: Usage) -> Usage:
-        if not self.input_tokens and not self.output_tokens and self.cost_nano == 0:
+        if self == _NO_USAGE and self.cost_nano == 0:
             return other  # in most runs there is only one call
         return Usage(
             self.input_tokens + other.input_tokens,
@@ -183,6 +183,9 @@ class Usage:
         if self.reasoning_tokens is None or other.reasoning_tokens is None:
             return None
         return self.reasoning_tokens + other.reasoning_tokens
+
+
+_NO_USAGE = Usage()
 
 
 @record
