@@ -29,7 +29,8 @@ class HiddenFiles:
     """
 
     def __init__(self, paths: Iterable[Path] = ()) -> None:
-        self._given = tuple(map(str, paths))
+        # The system follows `..` only behind a directory that exists.
+        self._given = tuple([_with_real_parent(path) if "/.." in path else path for path in map(str, paths)])
         self._identities: set[_Identity] = set()
         self._names: dict[_Identity, list[str]] = {}
         for path in self._given:
@@ -38,7 +39,6 @@ class HiddenFiles:
         self._linked: frozenset[_Identity] | None = None
 
     def _hide(self, path: str) -> None:
-        path = os.path.realpath(path) if path.endswith("/..") else path
         self._hide_name(path)
         try:
             status = os.lstat(path)

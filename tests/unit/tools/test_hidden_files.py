@@ -227,3 +227,10 @@ def test_a_directory_is_known_by_its_real_path(home: Home, named: str) -> None:
     (home.path / "link").symlink_to(".openclaw")
     (home.path / "through").symlink_to(".")
     assert HiddenFiles([home.path / named]).paths == (str(home.state.resolve()),)
+
+
+def test_private_path_through_a_directory_that_is_gone_stays_private(home: Home) -> None:
+    (home.path / "private.json").write_text(SECRET)
+    through = home._replace(config=home.path / "gone/../private.json")
+    for path in ("private.json", "private.json.bak"):
+        assert "belongs to the gateway" in through.refused("read", path=path)
