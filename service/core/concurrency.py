@@ -163,7 +163,7 @@ class Event:
         waiter, timer = Waiter(), None
         if timeout is not None:
             timer = gevent.get_hub().loop.timer(max(timeout, 0.0))
-            timer.start(waiter.switch, False)
+            timer.start(waiter.switch, False, update=True)  # from now, not from the beginning of the loop's turn
         self._waiters.append(waiter)
         try:
             return waiter.get() or self._is_set

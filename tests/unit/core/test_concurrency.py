@@ -207,6 +207,14 @@ def test_wait_gives_up_after_its_time() -> None:
     assert event.wait(0)
 
 
+def test_wait_has_all_of_its_time_late_in_a_turn_of_the_event_loop() -> None:
+    sleep(0.01)
+    _blocking_sleep(0.2)
+    began_at = time.monotonic()
+    assert not Event().wait(0.1)
+    assert time.monotonic() - began_at > 0.09
+
+
 def test_event_does_not_wake_a_waiter_that_has_left() -> None:
     event, woken = Event(), []
 
