@@ -193,12 +193,6 @@ class Timeout:
         if self._timer is not None:
             self._timer.again(self._expire, self._inside)  # `start` would resume with the remaining time
 
-    def resume(self) -> None:
-        """Enter a block with the time that the one before has left; the first one has all of it."""
-        self._inside = gevent.getcurrent()
-        if self._timer is not None:
-            self._timer.start(self._expire, self._inside)
-
     def restart(self) -> None:
         """Give the block that is running all of the time again."""
         if self._timer is not None:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from service.core.concurrency import Deadline, Timeout
 
 
 class PausableDeadline(Timeout):
-    """Raises `Deadline` inside its blocks once they have taken `seconds` together; blocks of `paused` do not count."""
+    """Raises `Deadline` inside its block after `seconds`, less those in blocks of `paused`. For one use."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds, Deadline)
-
-    __enter__ = Timeout.resume
+        self._ends_at = monotonic() + seconds
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stop the time while the block, in the same greenlet, runs."""
+        left = self._ends_at - monotonic()
         self.__exit__()
         try:
             yield
         finally:
-            self.resume()
+            self._ends_at = monotonic() + left
+            super().__init__(left, Deadline)
+            self.__enter__()

@@ -17,7 +17,7 @@ from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.agent.structured_output import OutputCheck, ValidatedProvider
-from service.core.concurrency import Cancelled, Deadline, spawn
+from service.core.concurrency import Cancelled, Deadline, Timeout, spawn
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
@@ -54,7 +54,6 @@ class _BegunRun:
     opened: OpenRun
     slot: RunSlot
     time: RunDeadline
-    limit: PausableDeadline
     prepared: PreparedRun
 
 
@@ -131,11 +130,11 @@ class RunExecutor:
                 opened = self._storage.ledger.open(run.accepted, plan.queue_seconds)
                 time = RunDeadline(plan)
                 slot.take(time.seconds)
-                with (limit := time.end_wait()):
+                with Timeout(time.end_wait(), Deadline):
                     prepared = prepare(plan, run.accepted, self._storage, opened.head)
             run.replaced_tools = prepared.tools.own.replaced
             run.begin()
-            return _BegunRun(opened, slot, time, limit, prepared)
+            return _BegunRun(opened, slot, time, prepared)
         except BaseException as failure:
             slot.give_back()
             if opened is not None:
@@ -157,7 +156,8 @@ class RunExecutor:
         )
         run.model_calls = provider.calls
         window = ContextWindow(provider, self._compactor, runtime.windows, self._settled)
-        gate = partial(self._decide, run, plan, begun)
+        limit = PausableDeadline(begun.time.left_seconds())
+        gate = partial(self._decide, run, plan, begun, limit)
         asked = _asked(
             run,
             plan,
@@ -168,7 +168,7 @@ class RunExecutor:
         turns = runtime.limits.max_turns if plan.request.call is None else INVOCATION_TURNS
         drafts = _draft_log(run, plan.request)
         loop = AgentLoop(run, asked, prepared.tools, gate, window, turns, self._clock, drafts)
-        end = _drive(run, loop, begun, provider.calls)
+        end = _drive(run, loop, begun, limit, provider.calls)
         run.usage = end.usage
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
@@ -196,11 +196,16 @@ class RunExecutor:
         return () if run.key is None else tuple(to_batches(1, reasoning_events(run)))
 
     def _decide(
-        self, run: Run, plan: RunPlan, begun: _BegunRun, requests: Sequence[ApprovalRequest]
+        self,
+        run: Run,
+        plan: RunPlan,
+        begun: _BegunRun,
+        limit: PausableDeadline,
+        requests: Sequence[ApprovalRequest],
     ) -> Sequence[Verdict]:
         """Ask a person about calls of the run."""
         approvals, config = self._storage.approvals, plan.lease.runtime.limits.approvals
-        gate = ApprovalGate(run, approvals, config, begun.slot, begun.limit, self._new_id, plan.context_key)
+        gate = ApprovalGate(run, approvals, config, begun.slot, limit, self._new_id, plan.context_key)
         return gate(requests)
 
 
@@ -281,9 +286,11 @@ def _reason_of(error: GatewayError) -> str | None:
     return error.message if error.code in _OWN_WORDS else error.reason
 
 
-def _drive(run: Run, loop: AgentLoop, begun: _BegunRun, calls: Sequence[ModelCall]) -> RunEnded:
+def _drive(
+    run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline, calls: Sequence[ModelCall]
+) -> RunEnded:
     try:
-        with run.scope, begun.limit:
+        with run.scope, limit:
             loop.run(begun.prepared.model_request)
     except Cancelled:
         aborted = run.abort_reason or GatewayError("run_aborted", "The run was aborted.")

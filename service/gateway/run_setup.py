@@ -19,7 +19,6 @@ from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
 from service.core.ids import with_time
 from service.core.messages import Role, Sampling
-from service.core.pausable_deadline import PausableDeadline
 from service.gateway.rate_limiter import Ticket
 from service.gateway.runtime import RuntimeLease
 from service.gateway.session_selection import choose_session
@@ -131,11 +130,15 @@ class RunDeadline:
         self._ends_at = monotonic() + self.seconds
         self._waited_seconds = 0.0
 
-    def end_wait(self) -> PausableDeadline:
-        """Note that the run has its slot; return the deadline of its work, which has the time that is left."""
-        left = max(0.0, self._ends_at - monotonic())
+    def end_wait(self) -> float:
+        """Note that the run has its slot; return the time that is left."""
+        left = self.left_seconds()
         self._waited_seconds = self.seconds - left
-        return PausableDeadline(left)
+        return left
+
+    def left_seconds(self) -> float:
+        """Return the time that is left."""
+        return max(0.0, self._ends_at - monotonic())
 
     def to_error(self) -> GatewayError:
         """The error of a run that exceeded it."""
