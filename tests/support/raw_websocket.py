@@ -38,7 +38,7 @@ def paused_frames(sock: socket.socket, pause_after: Collection[int]) -> Iterator
     """Yield the frames of a connection, with a pause after each number of bytes in `pause_after`."""
     received = b""
     while b"\r\n\r\n" not in received:
-        received += sock.recv(4096)
+        received += _receive(sock)
     protocol = ClientProtocol(parse_uri("ws://x/"), state=State.OPEN, max_size=None)
     data, total, rests = received.partition(b"\r\n\r\n")[2], 0, sorted(pause_after)
     while True:
@@ -59,8 +59,14 @@ def raw_operator(gateway: LiveGateway) -> socket.socket:
     sock = raw_connection(gateway)
     received = b""
     while b"hello-ok" not in received:
-        received += sock.recv(4096)
+        received += _receive(sock)
     return sock
+
+
+def _receive(sock: socket.socket) -> bytes:
+    data = sock.recv(4096)
+    assert data, "the gateway closed the connection"
+    return data
 
 
 def masked(frame: dict[str, Any]) -> bytes:
