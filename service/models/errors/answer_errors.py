@@ -37,11 +37,10 @@ def stated_error(error: Any) -> Any:
     return None if error is None or _is_success(error) else error
 
 
-def _is_success(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_success, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_success, value))
+def _is_success(value: Any, depth: int = 10) -> bool:
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_is_success(one, depth - 1) for one in inner)
     if isinstance(value, str):
         return value.strip().rstrip(".!").lower() in _SUCCESS_WORDS
     return not value or value in _SUCCESS_CODES
@@ -52,8 +51,7 @@ def find_bare_error(event: Mapping[str, Any]) -> Any:
 
     Only for events without any part of an answer.
     """
-    found = [stated_error(event[name]) for name in _MESSAGE_FIELDS if name in event]
-    if not any(isinstance(value, str | list) for value in found):
+    if not any(isinstance(stated_error(event[name]), str | list) for name in _MESSAGE_FIELDS if name in event):
         return None
     if event.get("code") in _SUCCESS_CODES or event.get("status") in _SUCCESS_CODES:
         return None
