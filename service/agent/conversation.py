@@ -191,10 +191,8 @@ def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
 
     Results are moved behind their call, missing results are filled in, and a second result for a call is dropped.
     """
-    for message in messages:
-        if message.tool_calls or message.tool_call_id is not None:
-            break
-    else:
+    steps = [message for message in messages if message.tool_calls or message.tool_call_id is not None]
+    if not steps:
         return tuple(messages)
     settled: list[Message | ToolCall] = []  # a call, where its result has not come yet
     unanswered: dict[str, list[int]] = {}  # a call's id -> where its result goes, several if one message repeats it

@@ -43,10 +43,8 @@ def check_images(
     Raises `GatewayError` (`invalid_value`) with the path of the image. Images are fetched one after the other, each
     for at most `config.timeout_ms`.
     """
-    for item in messages:
-        if item.message.has_image:
-            break
-    else:
+    with_images = [item for item in messages if item.message.has_image]
+    if not with_images:
         return tuple(messages)
     inspection = _Inspection(config, client)
     return tuple(

@@ -28,10 +28,8 @@ def fit_choices(
     """
     if with_functions:
         choices = [choice for choice in choices if choice.calls_functions]
-    for choice in choices:
-        if not choice.takes_images:
-            break
-    else:
+    blind = [choice for choice in choices if not choice.takes_images]
+    if not blind:
         return tuple(choices)
     if any(message.has_image for message in conversation.new):
         return tuple(choice for choice in choices if choice.takes_images)
