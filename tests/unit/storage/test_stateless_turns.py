@@ -81,6 +81,20 @@ def views(store: Transcripts) -> list[object]:
     ]
 
 
+def test_each_column_has_its_value(ann: Transcripts) -> None:
+    usage = Usage(7, 5, 3, cost_nano=11)
+    outcome = RunOutcome(RunState.OK, usage, "m/a", "stop", messages=MESSAGES, reply_count=3)
+    answer(ann, AcceptedRun("r", KEY, "main", Protocol.WEBSOCKET, 1_000, stateless=True), outcome)
+    (row,) = ann.database.fetch(sa.select(stateless_turns), {})
+    assert (row.session_key, row.run_id, row.agent_id, row.door) == (KEY, "r", "main", "websocket")
+    assert (row.title, row.model, row.stop_reason, row.entry_count, row.reply_count) == ("hello", "m/a", "stop", 4, 3)
+    assert (row.input_tokens, row.output_tokens, row.cached_tokens, row.cost_nano) == (7, 5, 3, 11)
+    assert (row.accepted_at_ms, row.owner) == (1_000, None)
+    assert row.ended_at_ms > row.accepted_at_ms
+    assert row.messages.startswith("[")
+    assert len({row.session_id, row.gateway_id, KEY, "r", "main"}) == 5
+
+
 def test_one_row_reads_like_session_with_run(ann: Transcripts, ben: Transcripts) -> None:
     answer(ann, new_run())
     assert rows(ann) == 1
