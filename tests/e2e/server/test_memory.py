@@ -122,9 +122,10 @@ def test_readers_that_do_not_read_lose_their_runs_before_memory_runs_out(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    memory = Memory(gateway)
+    memory, readers = Memory(gateway), 150
+    runs_before = _ended_runs(gateway)
     with ExitStack() as stack:
-        for _ in range(150):
+        for _ in range(readers):
             reader = stack.enter_context(socket.socket())
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect(gateway.address)
@@ -136,6 +137,11 @@ def test_readers_that_do_not_read_lose_their_runs_before_memory_runs_out(
     del upstream.answers["ok"]
     assert "overloaded" in gateway.output
     memory.wait_until_back()
+    until(lambda: _ended_runs(gateway) >= runs_before + readers)  # what they say would be sent to later operators
+
+
+def _ended_runs(gateway: LiveGateway) -> int:
+    return gateway.output.count(" openclaw.run ")
 
 
 def test_half_sent_websocket_messages_are_bounded_and_end_with_a_retryable_error(gateway: LiveGateway) -> None:
