@@ -164,7 +164,7 @@ class Usage:
     cost_nano: int | None = field(default=0, compare=False)
 
     def __add__(self, other: Usage) -> Usage:
-        if self == _NO_USAGE and self.cost_nano == 0:
+        if self == NO_USAGE and self.cost_nano == 0:
             return other  # in most runs there is only one call
         return Usage(
             self.input_tokens + other.input_tokens,
@@ -185,7 +185,8 @@ class Usage:
         return self.reasoning_tokens + other.reasoning_tokens
 
 
-_NO_USAGE = Usage()
+#: Nothing counted, and no cost.
+NO_USAGE = Usage()
 
 
 @record

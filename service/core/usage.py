@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from service.core.dataclass import record
-from service.core.messages import Usage
+from service.core.messages import NO_USAGE, Usage
 
 #: Nano-dollars in a dollar.
 NANO = 1_000_000_000
 
 _PICO_IN_NANO = 1000
-_NO_USAGE = Usage()
 
 
 @record
@@ -82,7 +81,7 @@ def to_dollars(nano: int | None) -> float | None:
 
 def total_of(calls: Iterable[ModelCall]) -> Usage:
     """Return the usage of all calls."""
-    total = _NO_USAGE
+    total = NO_USAGE
     for call in calls:
         total += call.usage
     return total

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from service.core.errors import GatewayError
-from service.core.messages import Function, ProviderData, StopReason, Usage
+from service.core.messages import NO_USAGE, Function, ProviderData, StopReason
 from service.models.drafts import Drafts, WrittenCall
 from service.models.errors.answer_errors import (
     answer_error,
@@ -39,7 +39,6 @@ _FIELDS = REASONING | {
     *("role", "content", "refusal", "tool_calls", "function_call", "name", "annotations", "id", "index", "type"),
     *("object", "status", "model", "metadata", "provider_specific_fields", "prefix", "finish_reason"),
 }
-_NO_USAGE = Usage()
 #: Fields of a message that are read before the rest of it.
 _READ = REASONING | {"content", "refusal", "tool_calls"}
 
@@ -62,7 +61,7 @@ class OpenAIAnswer:
         self._is_whole = False  # one JSON document, which has an end
         self._messages: WholeMessages | None = None  # where there are no deltas
         self.rest = ""  # of the text, which was held back until the end
-        self._usage = _NO_USAGE
+        self._usage = NO_USAGE
         self.drafts: Drafts | None = None
         self.is_over = False
 
