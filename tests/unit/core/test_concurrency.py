@@ -103,7 +103,11 @@ def test_first_exception_in_order_is_raised_once_all_jobs_have_ended() -> None:
         sleep(seconds)
         raise error
 
-    jobs = [partial(fail, 0.02, KeyError()), partial(fail, 0, ValueError()), lambda: sleep(0.05) or ended.append("c")]
+    def end_late() -> None:
+        sleep(0.05)
+        ended.append("c")
+
+    jobs: list[Callable[[], None]] = [partial(fail, 0.02, KeyError()), partial(fail, 0, ValueError()), end_late]
     with pytest.raises(KeyError):
         run_concurrently(jobs, 3)
     assert ended == ["c"]
@@ -184,8 +188,13 @@ def test_wait_returns_when_an_earlier_waiter_gives_up_after_the_event_was_set() 
 
 
 def test_event_that_is_cleared_at_once_ends_the_waits_before() -> None:
-    event, ended = Event(), []
-    waiting = [spawn(lambda number=number: ended.append((number, event.wait(5)))) for number in range(3)]  # type: ignore[misc]
+    event = Event()
+    ended: list[tuple[int, bool]] = []
+
+    def wait(number: int) -> None:
+        ended.append((number, event.wait(5)))
+
+    waiting = [spawn(wait, number) for number in range(3)]
     sleep(0)
     event.set()
     event.clear()
