@@ -13,7 +13,6 @@ from service.config.source import ConfigError
 from service.core.logs import configure_logging, write_event
 from service.core.signals import (
     EmbeddingCalled,
-    EmbeddingCalling,
     RunFinished,
     ToolExecuted,
     embedding_called,
@@ -69,12 +68,12 @@ class GatewayLog:
             "agent": event.agent,
             "session": event.session_key,
         }
-        _add_work(fields, "key", "request_id")
         if event.decided_by is not None:
             fields["decided_by"] = event.decided_by
         if arguments is not None:
             fields["arguments"] = arguments
-        _add_work(fields, "trace_id", "span_id")
+        ids = current_work.get().ids
+        _add_caller(fields, ids.get("key"), ids.get("request_id"))
         write_event(_tools, fields)
 
 
@@ -106,10 +105,9 @@ def write_run(event: RunFinished) -> None:
         fields["first_output_ms"] = round(event.first_output_seconds * 1000)
     if event.model is not None:
         fields["model"] = event.model
-    _add_caller(fields, event)
     if event.reason is not None:
         fields["reason"] = event.reason
-    _add_work(fields, "trace_id", "span_id")
+    _add_caller(fields, event.key_id, event.request_id)
     write_event(_runs, fields, level)
 
 
@@ -126,24 +124,19 @@ def write_embeddings(event: EmbeddingCalled) -> None:
     if usage.input_tokens and usage.cost_nano is not None:
         fields["cost"] = usage.cost_nano / NANO
     fields["duration_ms"] = round(event.seconds * 1000)
-    _add_caller(fields, asked)
-    _add_work(fields, "trace_id", "span_id")
+    _add_caller(fields, asked.key_id, asked.request_id)
     write_event(_embeddings, fields, logging.INFO if event.outcome == "ok" else logging.WARNING)
 
 
-def _add_caller(fields: dict[str, str | float], event: RunFinished | EmbeddingCalling) -> None:
-    if event.key_id is not None:
-        fields["key"] = event.key_id
-    if event.request_id is not None:
-        fields["request_id"] = event.request_id
-
-
-def _add_work(fields: dict[str, str | float], *names: str) -> None:
-    """Add what the current work has of these ids."""
+def _add_caller(fields: dict[str, str | float], key_id: str | None, request_id: str | None) -> None:
+    """Add who asked, and the trace that this is a part of."""
+    if key_id is not None:
+        fields["key"] = key_id
+    if request_id is not None:
+        fields["request_id"] = request_id
     ids = current_work.get().ids
-    for name in names:
-        if name in ids:
-            fields[name] = ids[name]
+    if "trace_id" in ids:
+        fields["trace_id"], fields["span_id"] = ids["trace_id"], ids["span_id"]
 
 
 def _shown(arguments: str, config: LoggingConfig) -> str | None:
