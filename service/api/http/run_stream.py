@@ -51,7 +51,6 @@ class RunStream(ABC):
         for kind in shows:
             if kind != REASONING or run.shows_reasoning:
                 self._visible += _EVENTS_OF_KIND[kind]
-        self._quiet_seconds = quiet_seconds
         self._offer = offer
         self._rest = b""
         self._reader = RunReader(quiet_seconds, self._visible)
@@ -59,17 +58,20 @@ class RunStream(ABC):
         self._first: list[RunEvent] = []
 
     def begin(self) -> None:
-        """Wait for the first event that is visible to the caller, at most `quiet_seconds` from the run's beginning.
+        """Wait for the first event that is visible to the caller, at most `quiet_seconds` once the run has begun.
 
         Raises the `GatewayError` of a run that fails before that event, while the status can still be chosen.
         """
         visible: list[RunEvent] = []
-        for batch in self._batches:
-            self._first += batch
-            visible += [event for event in batch if isinstance(event, self._visible)]
-            is_quiet = not batch and self._run.has_begun
-            if visible or is_quiet or self._run.running_seconds >= self._quiet_seconds:
-                break
+        self._reader.take = self._take_hidden
+        try:
+            for batch in self._batches:
+                self._first += batch
+                visible = [event for event in batch if isinstance(event, self._visible)]
+                if visible or (not batch and self._run.has_begun):
+                    break
+        finally:
+            self._reader.take = None  # it refers to this object
         if len(visible) == 1 and isinstance(visible[0], RunEnded) and visible[0].error is not None:
             raise visible[0].error.copy()
 
@@ -90,6 +92,13 @@ class RunStream(ABC):
                     yield self._to_piece(batch)
         finally:
             self._reader.take = None  # it refers to this object
+
+    def _take_hidden(self, event: RunEvent) -> bool:
+        """Keep an event for later if the client does not see it, so that the wait for those that it sees goes on."""
+        if isinstance(event, self._visible):
+            return False
+        self._first.append(event)
+        return True
 
     def _take(self, offer: Offer, event: RunEvent) -> bool:
         """Send an event at once, from the greenlet of the run, as far as the client's socket takes it."""

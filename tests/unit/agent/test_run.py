@@ -13,6 +13,7 @@ from service.agent.run_reader import RunReader
 from service.api.http.chat_response import ChunkStream
 from service.api.http.run_stream import COMMENT
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn
+from service.core.dataclass import replace
 from service.core.disconnect import watch_disconnect
 from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
@@ -228,3 +229,37 @@ def test_events_that_a_client_does_not_see_leave_its_stream_silent() -> None:
     thought.join()
     assert COMMENT in pieces
     assert sent == []
+
+
+def test_status_is_sent_after_the_quiet_time_whatever_the_client_does_not_see() -> None:
+    run = new_run()
+    run.begin()
+    stream = ChunkStream(run, "openclaw", include_usage=False, quiet_seconds=0.2)
+
+    def think() -> None:
+        sleep(0.15)
+        run.append(ReasoningDelta("hm"))
+
+    thought = spawn(think)
+    began_at = monotonic()
+    stream.begin()
+    assert 0.18 < monotonic() - began_at < 0.3
+    thought.join()
+
+
+def test_numbers_count_what_the_client_does_not_see_before_the_status() -> None:
+    run = new_run()
+    run.accepted = replace(run.accepted, detached=True)  # its events have numbers
+    run.begin()
+    stream = ChunkStream(run, "openclaw", include_usage=False, quiet_seconds=30)
+
+    def speak() -> None:
+        for event in (ReasoningDelta("hm"), StepEnded(Usage()), TextDelta("a"), RunEnded()):
+            sleep(0.01)
+            run.append(event)
+
+    spoken = spawn(speak)
+    stream.begin()
+    pieces = b"".join(stream)
+    spoken.join()
+    assert b'"sequence_number":6' in pieces
