@@ -78,6 +78,7 @@ class SqliteBackend:
             files = _OpenFiles(path)
             writer = _DatabaseThread(partial(_open_writer, path, durability), _BEGIN_WRITING, files)
             opened.callback(writer.close)
+            files.find_log()
             reader = _DatabaseThread(partial(_open_reader, path), _BEGIN_READING, files)
             opened.callback(reader.close)
             checkpointer = Checkpointer(path)
@@ -126,11 +127,14 @@ class _OpenFiles:
         self._log: tuple[int, int] | None = None
         self.log_bytes = 0
 
+    def find_log(self) -> None:
+        """Note which file is the log, once a connection is open and before threads `check` it."""
+        self._log, self.log_bytes = _find(self._log_path)
+
     def check(self) -> None:
         """Raise `DatabaseReplacedError` if a path does not name the opened file any more: its writes would be lost."""
         (file, _), (log, log_bytes) = _find(self._path), _find(self._log_path)
-        self._log = self._log or log
-        if file != self._file or log != self._log:
+        if (file, log) != (self._file, self._log):
             raise DatabaseReplacedError("its file was removed or replaced. Restart the gateway.")
         self.log_bytes = log_bytes
 

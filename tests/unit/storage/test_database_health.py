@@ -152,6 +152,13 @@ def test_lost_file_refuses_reads_writes_and_stateless_runs(path: Path, lose: Cal
             assert refused.value.code == "storage_unavailable"
 
 
+def test_log_lost_before_the_first_write_is_noticed(path: Path) -> None:
+    with closing(open_file(path)) as database:
+        remove_log(path)
+        with pytest.raises(StoreError, match="removed or replaced"):
+            database.write(Fill("lost"))
+
+
 def test_readiness_of_paused_server_is_refused_in_time_and_recovers(own_server: OwnServer, tmp_path: Path) -> None:
     url = own_server.postgres.create_database()
     env = {"OPENCLAW_STATE_URL": url}
