@@ -219,17 +219,22 @@ class Database:
             return
         self._closed = True
         self._arrived.set()
-        if self._committer is not None:
+        while self._committer:
             self._committer.join()
         self._backend.close()
 
     def _commit_arriving(self) -> None:
-        while self._waiting or not self._closed:
-            self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting:
-                count = min(len(self._waiting), MAX_OPERATIONS_PER_COMMIT)
-                self._settle([self._waiting.popleft() for _ in range(count)])
+        try:
+            while self._waiting or not self._closed:
+                self._arrived.wait()
+                self._arrived.clear()
+                while self._waiting:
+                    count = min(len(self._waiting), MAX_OPERATIONS_PER_COMMIT)
+                    self._settle([self._waiting.popleft() for _ in range(count)])
+        finally:
+            if self._waiting:  # a commit was interrupted: that concerns its own operations only
+                self._arrived.set()
+                self._committer = spawn(self._commit_arriving)
 
     def _settle(self, batch: Sequence[_Pending]) -> None:
         self._health.write_started_at = monotonic()

@@ -8,19 +8,22 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
 import sqlalchemy as sa
+from gevent import GreenletExit
 from support.chat import ask, error_of, text_of
 from support.databases import OwnServer
 from support.live import live_gateway, scripted_config
 from support.transcripts import Transcripts
 
-from service.core.concurrency import sleep, spawn
+from service.core.concurrency import deadline, sleep, spawn
 from service.core.messages import Role, Usage, text_message
 from service.storage.database import health
 from service.storage.database.caller_schema import login_failures
-from service.storage.database.database import Database, SingleOperation
+from service.storage.database.database import MAX_OPERATIONS_PER_COMMIT, Database, Job, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.open import FILE_NAME, open_file
 from service.storage.database.schema import entries
@@ -150,6 +153,47 @@ def test_lost_file_refuses_reads_writes_and_stateless_runs(path: Path, lose: Cal
             with pytest.raises(StoreError, match="removed or replaced") as refused:
                 use()
             assert refused.value.code == "storage_unavailable"
+
+
+class Interrupted:
+    """A database whose next commits are interrupted after a pause."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.interruptions: list[type[BaseException]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def write(self, job: Job[Any]) -> Any:
+        if self.interruptions:
+            sleep(0.1)
+            raise self.interruptions.pop()
+        return self._backend.write(job)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("interruption", [GreenletExit, gevent.Timeout])
+def test_interrupted_commit_leaves_no_other_write_waiting(
+    path: Path, interruption: type[BaseException], *, closes: bool
+) -> None:
+    with closing(open_file(path)) as database:
+        backend = database._backend = Interrupted(database._backend)
+        backend.interruptions.append(interruption)
+        count = MAX_OPERATIONS_PER_COMMIT + 1
+        interrupted = spawn(database.write, Fill("interrupted"))
+        sleep(0.01)
+        waiting = [spawn(database.write, Fill(str(number))) for number in range(count)]
+        sleep(0.01)
+        if closes:
+            database.close()
+        with deadline(GENEROUS_SECONDS):
+            with pytest.raises(StoreError, match=interruption.__name__):
+                interrupted.get()
+            for write in waiting:
+                write.get()
+    with closing(open_file(path)) as database:
+        assert len(database.fetch(sa.select(login_failures), {})) == count
 
 
 def test_log_lost_before_the_first_write_is_noticed(path: Path) -> None:
