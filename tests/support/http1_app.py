@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
+from service.api.http.http_response import FramedPiece
 from service.core.concurrency import Event
 from service.core.disconnect import watch_disconnect
 from service.core.errors import GatewayError
@@ -75,6 +76,12 @@ class Application:
                 yield b"x" * 1_000_000
         finally:
             self.closed += 1
+
+    def answer_offer(self, environ: Environ, start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"begun"
+        if rest := environ["openclaw.offer"](b"x" * int(environ["query"]["size"])):
+            yield FramedPiece(rest)
 
     def answer_closed(self, _: Environ, start_response: Start) -> list[bytes]:
         start_response("200 OK", [])

@@ -58,6 +58,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     complete: bool
     _common_lines: str
     _probed: bool
+    _unsent_length: int
 
     def __init__(self, sock: socket.socket, address: Any, server: Server) -> None:
         # The parent's constructor is not called: it would wrap the socket in a buffered file.
@@ -114,7 +115,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self.connection.probe = self._next_probe
         self._probed = False
         self.headers_sent = self.response_use_chunked = self.connection_upgraded = self.ended = self.complete = False
-        self.response_length = 0
+        self.response_length = self._unsent_length = 0
 
     def _read_head(self) -> Framing:
         try:
@@ -225,6 +226,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             raise self.ApplicationError(f"A {self.code} response must have no body.")
         if isinstance(data, http_response.FramedPiece):
             self._sendall(data)
+            self.response_length += self._unsent_length
             return
         sent = b""
         if not self.headers_sent:
@@ -247,8 +249,10 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
 
         The application has to go on with the rest, as a `FramedPiece`.
         """
-        self.response_length += len(data)
-        return self.connection.offer(b"%x\r\n%b\r\n" % (len(data), data) if self.response_use_chunked else data)
+        rest = self.connection.offer(b"%x\r\n%b\r\n" % (len(data), data) if self.response_use_chunked else data)
+        self._unsent_length = len(data) if rest else 0
+        self.response_length += len(data) - self._unsent_length
+        return rest
 
     def _sendall(self, data: bytes) -> None:
         if data:

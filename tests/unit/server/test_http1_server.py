@@ -355,3 +355,21 @@ def test_small_answers_do_not_wait_for_acknowledgements(edge: Edge) -> None:
             connection.sendall(b"GET /stream?count=3 HTTP/1.1\r\nHost: edge\r\n\r\n")
             read_until(connection, b"0\r\n\r\n")
         assert time.monotonic() - begun < 2  # Nagle's algorithm would cost 40 ms each
+
+
+@pytest.mark.parametrize("size", [3, 30_000_000])
+@pytest.mark.parametrize("reads", [True, False])
+def test_access_log_counts_the_pieces_that_were_sent(impatient: Edge, size: int, *, reads: bool) -> None:
+    request_id = f"offer-{size}-{reads}"
+    with impatient.connect() as connection:
+        connection.sendall(
+            f"GET /offer?size={size} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n"
+            f"X-Request-Id: {request_id}\r\n\r\n".encode()
+        )
+        if reads:
+            assert read_to_end(connection).count(b"x") > size  # the headers have some, too
+        eventually(lambda: f"request_id={request_id} " in impatient.logged())
+    line = next(line for line in impatient.logged().splitlines() if f"request_id={request_id} " in line)
+    fits = reads or size < 1000
+    assert f" bytes={5 + size if fits else 5} " in line
+    assert ("complete=no" in line) is not fits
