@@ -126,13 +126,15 @@ class Gateway:
             if known is not None:
                 return known
             self.runs.add(run)
-            plan, ticket = self._admit(run, plan)
+            ticket = None
             try:
+                plan, ticket = self._admit(run, plan)
                 replay = None if run.key is None else self._claim(run, run.key)
                 if run.key is None and run.accepted.detached:
                     self._record(run)
-            except BaseException:
+            except BaseException as failure:
                 give_back(ticket)
+                self._refuse(run, failure)
                 raise
             if replay is not None:
                 give_back(ticket)
@@ -151,11 +153,10 @@ class Gateway:
                 choices = self.budgets.check(principal, run.agent_id, choices)
             ticket = self.limits.admit(principal, run.agent_id, lambda: estimate_tokens(request))
             return plan if len(choices) == len(plan.choices) else replace(plan, choices=choices), ticket
-        except BaseException as failure:
-            is_limit = isinstance(failure, GatewayError) and failure.code in _LIMIT_CODES
+        except GatewayError as failure:
+            is_limit = failure.code in _LIMIT_CODES
             if is_limit and run.key is not None and self._lookup.has_answer(run.key):
                 return plan, None
-            self._refuse(run, failure)
             raise
 
     def _find_named(self, run: Run) -> Run | None:
@@ -174,9 +175,8 @@ class Gateway:
         """Record a detached run, so that every process finds it from now on."""
         try:
             self.storage.ledger.accept(run.accepted)
-        except BaseException as failure:
+        except BaseException:
             spawn(self.storage.ledger.forget, run.accepted, self.storage.membership.id)
-            self._refuse(run, failure)
             raise
 
     def _claim(self, run: Run, key: IdempotencyKey) -> Run | None:
@@ -188,18 +188,10 @@ class Gateway:
         except BaseException as failure:
             # The claim may still be written although its caller has left; this write is queued after it.
             spawn(self.storage.ledger.forget, run.accepted, gateway_id)
-            error = aborted_in_queue(run) if isinstance(failure, Cancelled) else failure
-            self._refuse(run, error)
-            if error is not failure:
-                raise error from None
+            if isinstance(failure, Cancelled):
+                raise aborted_in_queue(run) from None
             raise
-        if claim.is_own:
-            return None
-        try:
-            return self._replay(run, claim, key)
-        except GatewayError as error:
-            self._refuse(run, error)
-            raise
+        return None if claim.is_own else self._replay(run, claim, key)
 
     def _replay(self, run: Run, claim: Claim, key: IdempotencyKey) -> Run:
         if claim.fingerprint != key.fingerprint:

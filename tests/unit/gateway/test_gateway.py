@@ -20,6 +20,7 @@ from service.core.messages import Role, text_message
 from service.core.principal import ADMINISTRATOR
 from service.gateway.build import open_gateway
 from service.gateway.gateway import MAX_NAMED_RUNS, Gateway
+from service.storage.database.open import FILE_NAME
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import AcceptedRun, Protocol, RunState
 
@@ -201,6 +202,18 @@ def test_recorded_run_that_no_process_executes_can_be_aborted(gateways: list[Gat
         assert not gateway.abort(run_id)
     ended(there.submit(request("after")))
     assert transcript(there) == ["hi", "hi"]
+
+
+def test_refused_run_ends_although_the_database_cannot_be_read(tmp_path: Path) -> None:
+    config, _ = parse_config(scripted_config(limits={"total": {"requestsPerMinute": 1}}))
+    locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
+    with deadline(GENEROUS_SECONDS), closing(open_gateway(config, locations, {})) as gateway:
+        ended(gateway.submit(request("first")))
+        assert outcome(gateway, request("second")) == "rate_limit_exceeded"
+        (tmp_path / FILE_NAME).rename(tmp_path / "gone")
+        assert outcome(gateway, request("third")) in ("rate_limit_exceeded", "storage_unavailable")
+        assert gateway.runs.active() == ()
+        (tmp_path / "gone").rename(tmp_path / FILE_NAME)
 
 
 def _claim_and_forget(gateway: Gateway, run_id: str) -> None:
