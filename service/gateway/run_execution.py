@@ -118,6 +118,9 @@ class RunExecutor:
         begun = self._begin(run, plan)
         try:
             return self._answer(run, plan, begun)
+        except Exception:
+            begun.opened.abandon(internal_error())  # a defect must not keep the session
+            raise
         finally:
             begun.slot.give_back()
 

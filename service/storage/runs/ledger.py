@@ -36,7 +36,7 @@ _log = logging.getLogger("openclaw.storage")
 
 
 class OpenRun:
-    """A run that holds its session. Exactly one of `finish` and `retract` ends it."""
+    """A run that holds its session. Exactly one of `finish`, `abandon` and `retract` ends it."""
 
     def __init__(
         self, ledger: RunLedger, run: AcceptedRun, gateway_id: str, lease: Lease | None, entry: QueueEntry | None
@@ -48,6 +48,7 @@ class OpenRun:
         self._gateway_id = gateway_id
         self._fence = None if lease is None else lease.fence
         self._entry = entry
+        self._is_over = False
 
     def finish(self, outcome: RunOutcome) -> float:
         """Store the outcome and the turn, release the session, and return after the commit.
@@ -62,25 +63,44 @@ class OpenRun:
         finally:
             self._release()
 
+    def abandon(self, error: GatewayError) -> None:
+        """Store that the run failed with `error`, without an outcome, and release the session. Never raises.
+
+        After the end a no-op.
+        """
+        if self._is_over:
+            return
+        try:
+            if self._is_recorded:
+                self._ledger.refuse(self.run, error)
+        finally:
+            self._release()
+
     def retract(self) -> None:
         """Undo the start of a run that has not done anything yet, and release the session. Never raises.
 
         The record of a detached run stays, and its lease: see `RunLedger.refuse`.
         """
         try:
-            if (self._fence is not None or self.run.is_recorded_early) and not self.run.detached:
+            if self._is_recorded and not self.run.detached:
                 self._ledger.forget(self.run, self._gateway_id)
         finally:
             self._release()
 
     def _to_operation(self, outcome: RunOutcome) -> FinishRun:
-        recorded = self._fence is not None or self.run.is_recorded_early
         now_ms = self._ledger.now_ms()
         session_id = self._ledger.new_id() if self.run.stateless else self.run.new_session_id
         notify_peers = self._ledger.has_peers
-        return FinishRun(self.run, self._gateway_id, self._fence, recorded, outcome, now_ms, session_id, notify_peers)
+        return FinishRun(
+            self.run, self._gateway_id, self._fence, self._is_recorded, outcome, now_ms, session_id, notify_peers
+        )
+
+    @property
+    def _is_recorded(self) -> bool:
+        return self._fence is not None or self.run.is_recorded_early
 
     def _release(self) -> None:
+        self._is_over = True
         self._ledger.discard(self.run)
         if self._entry is not None:
             self._entry.release()
@@ -176,7 +196,7 @@ class RunLedger:
         self._database.write(AcceptRun(run, self._membership.id))
 
     def refuse(self, run: AcceptedRun, error: GatewayError) -> None:
-        """Record that a detached run ended before it began, retrying in the background if necessary. Never raises."""
+        """Record that a run ended without an outcome, retrying in the background if necessary. Never raises."""
         refused = AbandonRun(run, self.now_ms(), error, self._membership.id)
         try:
             self._database.write(refused)

@@ -15,6 +15,7 @@ from service.agent.run import Run
 from service.config.schema import parse_config
 from service.config.source import Locations
 from service.core.concurrency import deadline, sleep, spawn
+from service.core.dataclass import replace
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
 from service.core.principal import ADMINISTRATOR
@@ -35,7 +36,7 @@ def request(run_id: str, text: str = "hi", model: str = "scripted/echo", session
         agent_id="main",
         provider_model=model,
         session_key=session,
-        idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", f"{text} {model}".encode()),
+        idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", f"{text} {model}".encode(errors="replace")),
         run_id=run_id,
         protocol=Protocol.WEBSOCKET,
     )
@@ -214,6 +215,19 @@ def test_refused_run_ends_although_the_database_cannot_be_read(tmp_path: Path) -
         assert outcome(gateway, request("third")) in ("rate_limit_exceeded", "storage_unavailable")
         assert gateway.runs.active() == ()
         (tmp_path / "gone").rename(tmp_path / FILE_NAME)
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_run_whose_outcome_cannot_be_stored_releases_its_session(gateways: list[Gateway], *, detached: bool) -> None:
+    unfit = replace(request("unfit"), messages=request("", "\ud800").messages, detached=detached)
+    for gateway in gateways:
+        run = ended(gateway.submit(replace(unfit, run_id=None, idempotency_key=None)))
+        assert run.end is not None
+        assert run.end.error is not None
+        record = gateway.get_run(run.id, ADMINISTRATOR)
+        assert (record.state, record.error_code) == (RunState.ERROR, "internal_error")
+    assert outcome(gateways[0], request("next")) is None
+    assert gateways[0].storage.records.list_active(SESSION) == ()
 
 
 def _claim_and_forget(gateway: Gateway, run_id: str) -> None:
