@@ -26,12 +26,15 @@ def mcp() -> None:
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the MCP servers and the agents that may use them."""
     from service.config.loading import load_sections
+    from service.config.roster import Roster
     from service.config.secrets import mask_secrets
+    from service.tools.policy_checks import list_users
 
     # Its secrets are not needed to list them.
     config = load_sections(locations, os.environ, required=(), optional=("agents", "mcp", "tools"))
+    roster = Roster.from_config(config)
     servers = [
-        (name, mask_secrets(server.url or server.command or "-"), _agents_of(config, name))
+        (name, mask_secrets(server.url or server.command or "-"), list_users(name, config, roster))
         for name, server in config.mcp.servers.items()
     ]
     if as_json:
@@ -91,17 +94,3 @@ def _address_of(config: Config, name: str) -> str:
         return ""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: "
-
-
-def _agents_of(config: Config, server: str) -> list[str]:
-    from service.config.roster import Roster
-    from service.config.tools import ToolsConfig
-    from service.tools.policy import may_allow
-    from service.tools.policy_checks import to_prefix
-
-    entries = config.agents.roster
-    policies = {
-        agent.id: entries[agent.id].tools if agent.id in entries else ToolsConfig()
-        for agent in Roster.from_config(config).agents
-    }
-    return [agent for agent, policy in policies.items() if may_allow(config.tools, policy, to_prefix(server))]

@@ -96,14 +96,15 @@ def _unmatched_limits(config: Config, places: Mapping[str, ToolsConfig]) -> Iter
                 yield f"{place}.{format_path(('toolsBySender', name))}: never applies: callers have no sender's id"
 
 
-def _is_used(server: str, config: Config, roster: Roster) -> bool:
-    policies = (_policy_of(config, agent.id) for agent in roster.agents)
-    return any(may_allow(config.tools, policy, to_prefix(server)) for policy in policies)
+def list_users(server: str, config: Config, roster: Roster) -> list[str]:
+    """Return the ids of the agents that may use tools of an MCP server."""
+    ids = (agent.id for agent in roster.agents)
+    return [one for one in ids if may_allow(config.tools, _policy_of(config, one), to_prefix(server))]
 
 
 def _unused_servers(config: Config, roster: Roster) -> Iterator[str]:
     for server in config.mcp.servers:
-        if not _is_used(server, config, roster):
+        if not list_users(server, config, roster):
             key = format_path(("mcp", "servers", server))
             yield (
                 f"{key}: no agent may use its tools, so it is never contacted; allow them, for example "
@@ -164,7 +165,7 @@ def unconfined_programs(config: Config, roster: Roster) -> tuple[str, ...]:
     """Return the keys by which programs that agents use run without a sandbox: they reach the gateway's own files."""
     keys = ["tools.exec.sandbox"] if config.tools.exec.sandbox == "off" and may_run_commands(config, roster) else []
     for name, server in config.mcp.servers.items():
-        if server.command is not None and server.sandbox == "off" and _is_used(name, config, roster):
+        if server.command is not None and server.sandbox == "off" and list_users(name, config, roster):
             keys.append(format_path(("mcp", "servers", name, "sandbox")))
     return tuple(keys)
 

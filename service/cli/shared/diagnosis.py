@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ from service.storage.database.errors import StoreError
 from service.storage.database.inspection import find_unwritable, inspect_database
 from service.storage.database.open import FILE_NAME
 from service.tools.exec_sandbox import ExecSandbox
-from service.tools.policy_checks import may_run_commands
+from service.tools.policy_checks import list_users, may_run_commands
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -75,34 +75,35 @@ def diagnose(locations: Locations, *, calls: bool) -> Iterator[Finding]:
         text = f"there is no configuration at {locations.config_path}"
         yield Finding("configuration", "error", text, f"Run `{locations.command} setup`.")
         return
-    yield from _check_config(config, locations)
+    told = list(_check_config(config, locations))
+    yield from told
     if config.gateway.mode == "local":  # otherwise another host serves, and this one needs nothing for it
-        yield from _check_serving(config, locations, calls=calls)
+        yield from _check_serving(config, locations, [one.text for one in told], calls=calls)
     yield from _check_gateway(config, locations)
 
 
-def _check_serving(config: Config, locations: Locations, *, calls: bool) -> Iterator[Finding]:
+def _check_serving(config: Config, locations: Locations, told: Sequence[str], *, calls: bool) -> Iterator[Finding]:
     yield from check_log(config, locations.state_dir)
     yield from _check_proxies(config)
     yield from _check_database(config, locations)
     yield from _check_sandboxes(config)
     yield from check_collector(config)
-    yield from _check_models(config, locations, calls=calls)
-    for name in config.mcp.servers:
-        yield _check_server(name, config, locations)
+    yield from _check_models(config, locations, told, calls=calls)
+    yield from _check_servers(config, locations)
 
 
 def _check_config(config: Config, locations: Locations) -> Iterator[Finding]:
     subject, edit = "configuration", f"Edit {locations.config_path}"
     try:
-        noted = load_config(locations, os.environ).notices
+        noted, missing = load_config(locations, os.environ).notices, list[str]()
         if config.gateway.mode == "local":
             noted += _check_startable(config, locations)
+            missing = _find_missing(config, locations)
     except ConfigError as error:
         for problem in error.problems:
             yield Finding(subject, "error", problem, f"{edit}.")
         return
-    shown = [one for one in noted if _SANDBOX_KEY not in one]
+    shown = [one for one in noted if _SANDBOX_KEY not in one and not any(text in one for text in missing)]
     for notice in shown:
         yield Finding(subject, "warning", notice, f"{edit}, do what the text says, or leave it if it is meant.")
     if config.gateway.mode == "local" and not config.gateway.http.endpoints.chat_completions.enabled:
@@ -181,7 +182,8 @@ def _check_sandboxes(config: Config) -> Iterator[Finding]:
         remedy = None if status == "ok" else 'Install bubblewrap, and leave tools.exec.sandbox at "auto".'
         yield Finding("sandbox", status, sandbox.to_text(), remedy)
     for name, server in config.mcp.servers.items():
-        if server.command is not None and server.sandbox == "off":  # another that does not work is not started
+        is_program = server.command is not None and list_users(name, config, roster)
+        if is_program and server.sandbox == "off":  # another that does not work is not started
             text = "runs without a sandbox and can do what the gateway's user can"
             yield Finding(f"sandbox of {name}", "warning", text, f"Set mcp.servers.{name}.sandbox to auto.")
 
@@ -226,21 +228,35 @@ def _check_ports(config: Config, locations: Locations) -> Iterator[Finding]:
     yield from found or [Finding("gateway", "ok", f"no gateway runs, and port {port} is free for one")]
 
 
-def _check_models(config: Config, locations: Locations, *, calls: bool) -> Iterator[Finding]:
-    """Ask one model of each provider that agents use."""
+def _models_by_provider(config: Config) -> dict[str, str]:
+    """Return one model of each provider that agents use."""
     agents = Roster.from_config(config).agents
     refs = [ref for agent in agents for ref in (agent.model or EMBEDDED_REFERENCE, *agent.fallbacks)]
     refs += [] if config.tasks.model is None else [config.tasks.model]
     by_provider: dict[str, str] = {}
     for ref in refs:
         by_provider.setdefault(ref.partition("/")[0], ref)
+    return by_provider
+
+
+def _find_missing(config: Config, locations: Locations) -> list[str]:
+    """Return the problems of models that `_check_models` reports."""
+    with closing(ModelCatalog(config, locations.state_dir, os.environ)) as catalog:
+        problems = map(catalog.problem_of, _models_by_provider(config).values())
+        return [problem.message for problem in problems if problem is not None]
+
+
+def _check_models(config: Config, locations: Locations, told: Sequence[str], *, calls: bool) -> Iterator[Finding]:
+    """Ask one model of each provider that agents use, except where a text of `told` says that it is missing."""
+    by_provider = _models_by_provider(config)
     with closing(ModelCatalog(config, locations.state_dir, os.environ)) as catalog:
         for provider, ref in by_provider.items():
             if ref == EMBEDDED_REFERENCE and provider not in config.models.providers:
                 yield _check_embedded()
             elif (problem := catalog.problem_of(ref)) is not None:
                 remedy = "Do what the text says, or choose another model (agents.defaults.model, or the agent's)."
-                yield Finding(f"provider {provider}", "error", problem.message, remedy)
+                if not any(problem.message in text for text in told):
+                    yield Finding(f"provider {provider}", "error", problem.message, remedy)
             elif calls:
                 yield _ask(catalog, provider, ref)
             else:
@@ -284,6 +300,16 @@ def _remedy(provider: str, code: str) -> str | None:
         return f"Check {key}.apiKey, or the variable with the provider's key."
     reach = "that this machine reaches the host: HTTPS_PROXY, HTTP_PROXY and NO_PROXY say how"
     return f"Check {key}.baseUrl and the model's id, and {reach}."
+
+
+def _check_servers(config: Config, locations: Locations) -> Iterator[Finding]:
+    """Start or contact the MCP servers that agents may use."""
+    roster = Roster.from_config(config)
+    for name in config.mcp.servers:
+        if list_users(name, config, roster):
+            yield _check_server(name, config, locations)
+        else:
+            yield Finding(f"MCP server {name}", "ok", "no agent may use its tools, and it was not tried")
 
 
 def _check_server(name: str, config: Config, locations: Locations) -> Finding:

@@ -275,3 +275,25 @@ def test_model_whose_key_is_missing_is_not_blamed_on_its_host(home: Home) -> Non
     home.write({**scripted_config(), "agents": {"defaults": {"model": "openai/gpt-5-mini"}}})
     status, text = findings(home.run("doctor", "--json"))["provider openai"]
     assert (status, "set OPENAI_API_KEY" in text, "baseUrl" in text) == ("error", True, False)
+
+
+@pytest.mark.parametrize(
+    ("model", "subject", "kept"),
+    [("openai/gpt-5-mini", "provider openai", "OPENAI_API_KEY"), ("nosuch/m", "configuration", "agents.list[1].model")],
+)
+def test_missing_provider_is_told_once(home: Home, model: str, subject: str, kept: str) -> None:
+    config = scripted_config()
+    config["agents"]["list"] = [{"id": "main"}, {"id": "second", "model": model}]
+    home.write(config)
+    told = [one for one in home.run("doctor", "--json").json["findings"] if model in one["text"]]
+    assert [(one["subject"], one["status"], kept in one["text"]) for one in told] == [(subject, "error", True)]
+
+
+def test_mcp_server_that_no_agent_may_use_is_not_started(home: Home) -> None:
+    started = home.directory / "started"
+    config = scripted_config()
+    config["mcp"] = {"servers": {"idle": {"command": "touch", "args": [str(started)], "sandbox": "off"}}}
+    home.write(config)
+    found = findings(home.run("doctor", "--json"))
+    assert found["MCP server idle"] == ("ok", "no agent may use its tools, and it was not tried None")
+    assert (started.exists(), "sandbox of idle" in found) == (False, False)
