@@ -11,7 +11,11 @@ import pytest
 import yaml
 from support.documents import ROOT
 
+from service.api.auth import Credentials
+from service.cli.shared.weak_setups import list_weak_setups
+from service.config.gateway import GatewayConfig
 from service.config.loading import check_config_text
+from service.config.source import Locations
 
 DEPLOY = ROOT / "deploy"
 PORT = 18789
@@ -73,6 +77,30 @@ def test_kubernetes_objects_refer_to_each_other() -> None:
 def test_kubernetes_configuration_is_accepted_without_notice() -> None:
     [text] = manifests()["ConfigMap"]["data"].values()
     assert check_config_text(text, "openclaw.json", VARIABLES).notices == ()
+
+
+def test_kubernetes_volumes_are_not_noted_as_open_to_other_users(tmp_path: Path) -> None:
+    [container] = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    config, state = (tmp_path / name for name in ("config", "state"))
+    for volume in (config, state):
+        volume.mkdir()
+        volume.chmod(0o2777)  # as the kubelet makes them with `fsGroup`
+    data = config / "..2026_01_01"  # and this is its way to replace all files of a ConfigMap at once
+    data.mkdir(mode=0o755)
+    (data / "openclaw.json").write_text("{}", encoding="utf-8")
+    (config / "..data").symlink_to(data.name)
+    (config / "openclaw.json").symlink_to("..data/openclaw.json")
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    paths = {one["name"]: Path(one["value"]) for one in container["env"]}
+    locations = Locations(
+        config / paths["OPENCLAW_CONFIG_PATH"].relative_to(mounts["config"]),
+        state / paths["OPENCLAW_STATE_DIR"].relative_to(mounts["state"]),
+        dev=False,
+    )
+    assert locations.config_path.exists()
+    locations.state_dir.mkdir(mode=0o700, exist_ok=True)
+    credentials = Credentials("token", VARIABLES["OPENCLAW_GATEWAY_TOKEN"])
+    assert list_weak_setups(credentials, "127.0.0.1", locations, GatewayConfig()) == ()
 
 
 def test_unit_is_valid(tmp_path: Path) -> None:
