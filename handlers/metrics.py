@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from service.api.http.connexion_app import current_request
 from service.api.http.http_response import Response, ok_response
+from service.core.logs import access_entry
 
 if TYPE_CHECKING:
     from service.api.metrics.exporter import Metrics
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 def get_metrics() -> Response:
     """Return all metrics as Prometheus or OpenMetrics text."""
-    metrics: Metrics = current_request().app.extensions["metrics"]
-    media_type, text = metrics.to_text(current_request().environ.get("HTTP_ACCEPT", ""))
+    request = current_request()
+    metrics: Metrics = request.app.extensions["metrics"]
+    media_type, text = metrics.to_text(request.environ.get("HTTP_ACCEPT", ""))
+    access_entry(request.environ).is_routine = True
     return ok_response(media_type, text)

@@ -255,7 +255,8 @@ class AccessEntry:
 
     `route` is the path as in the contract, `status` replaces the one that was sent, `error` is an error code,
     `key` is the id of the caller's API key, `session` the one that was named or continued, `replaced_tools` are the
-    agent's tools that the caller's functions replaced, `trace_id` is the trace of the run.
+    agent's tools that the caller's functions replaced, `trace_id` is the trace of the run. A request that `is_routine`
+    is of interest only if it fails.
     """
 
     client: str | None = None
@@ -268,6 +269,7 @@ class AccessEntry:
     error: str | None = None
     replaced_tools: str | None = None
     trace_id: str | None = None
+    is_routine: bool = False
 
 
 def access_entry(environ: MutableMapping[str, Any]) -> AccessEntry:
@@ -278,12 +280,12 @@ def access_entry(environ: MutableMapping[str, Any]) -> AccessEntry:
     return entry
 
 
-def write_access_line(fields: dict[str, str | float], entry: AccessEntry) -> None:
+def write_access_line(fields: dict[str, str | float], entry: AccessEntry, level: int = logging.INFO) -> None:
     """Log a request's `fields` in the order given, and what `entry` has."""
     for name in _ENTRY_FIELDS:
         if (value := getattr(entry, name)) is not None:
             fields[name] = value
-    write_event(_access_log, fields)
+    write_event(_access_log, fields, level)
 
 
 def to_logfmt_line(fields: Fields) -> str:

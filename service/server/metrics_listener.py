@@ -93,4 +93,5 @@ class _MetricsApp:
         if metrics is None:
             text = "Metrics are off. Set gateway.http.endpoints.metrics.enabled to true in the configuration."
             raise GatewayError("endpoint_disabled", text)
+        entry.is_routine = True
         return ok_response(*metrics.to_text(environ.get("HTTP_ACCEPT", "")))

@@ -31,6 +31,7 @@ _log = logging.getLogger("openclaw.server")
 
 _NO_BODY = Framing(content_length=None, chunked=False, expects_continue=False, keep_alive=False)
 _SWITCHING_PROTOCOLS = 101
+_OK = 200
 _BODILESS = (204, 304)
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -312,4 +313,5 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         }
         if not self.complete:
             fields["complete"] = "no"
-        write_access_line(fields, entry)
+        is_detail = entry.is_routine and status == _OK and self.complete
+        write_access_line(fields, entry, logging.DEBUG if is_detail else logging.INFO)
