@@ -124,6 +124,8 @@ def write_embeddings(event: EmbeddingCalled) -> None:
     if usage.input_tokens and usage.cost_nano is not None:
         fields["cost"] = usage.cost_nano / NANO
     fields["duration_ms"] = round(event.seconds * 1000)
+    if event.reason is not None:
+        fields["reason"] = event.reason
     _add_caller(fields, asked.key_id, asked.request_id)
     write_event(_embeddings, fields, logging.INFO if event.outcome == "ok" else logging.WARNING)
 

@@ -162,13 +162,17 @@ class EmbeddingCalling:
 
 @record
 class EmbeddingCalled:
-    """The end of `asked`, with all its attempts: `outcome` is "ok", "cancelled" or an error code."""
+    """The end of `asked`, with all its attempts: `outcome` is "ok", "cancelled" or an error code.
+
+    `reason` is as in `RunFinished`.
+    """
 
     asked: EmbeddingCalling
     outcome: str
     seconds: float
     usage: Usage
     attempts: int
+    reason: str | None
 
 
 @record

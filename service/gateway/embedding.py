@@ -22,7 +22,7 @@ from service.core.usage import ModelCall, total_of
 from service.core.work_context import current_work
 from service.gateway.budgets import Budgets
 from service.gateway.rate_limiter import RateLimiter, estimate_inputs
-from service.gateway.run_outcome import key_reused
+from service.gateway.run_outcome import key_reused, reason_of
 from service.gateway.run_slots import RunSlot, RunSlots
 from service.gateway.runtime import Runtime, RuntimeLease
 from service.models.catalog import ChosenModel
@@ -32,6 +32,7 @@ from service.models.embeddings import (
     Embeddings,
     no_embeddings,
 )
+from service.models.errors.log_words import log_words
 from service.models.fallback import RETRYABLE, RetryPolicy
 from service.storage.database.daily_usage import UsageEntry
 from service.storage.database.errors import StoreError
@@ -196,6 +197,7 @@ class _Signals:
         self._calls = calls
         self._attempts = 0
         self._on_trace = task.on_trace
+        self._agent = agent
         self._asked = EmbeddingCalling(
             chosen.ref, agent.id, task.dimensions, task.caller_trace, task.principal.key_id, task.request_id
         )
@@ -213,11 +215,16 @@ class _Signals:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        outcome = "ok" if error is None else "run_timeout" if isinstance(error, Deadline) else "cancelled"
-        if isinstance(error, GatewayError):
-            outcome = error.code
+        outcome, reason = "ok" if error is None else "cancelled", None
+        failure = _timeout(self._agent) if isinstance(error, Deadline) else error
+        if isinstance(failure, GatewayError):
+            outcome, reason = failure.code, reason_of(failure)
         seconds, usage = time.monotonic() - self._begun_at, total_of(self._calls)
-        embedding_called.emit(EmbeddingCalled(self._asked, outcome, seconds, usage, self._attempts))
+        embedding_called.emit(EmbeddingCalled(self._asked, outcome, seconds, usage, self._attempts, reason))
+
+
+def _timeout(agent: Agent) -> GatewayError:
+    return GatewayError("run_timeout", f"The embeddings took longer than {agent.timeout_seconds:g} seconds.")
 
 
 def find_agent(task: EmbeddingTask, lease: RuntimeLease) -> Agent:
@@ -251,8 +258,7 @@ def create_embeddings(
                     runtime.limits.retries, lambda: _embed_once(provider, chosen, request, calls, signals)
                 )
     except Deadline:
-        text = f"The embeddings took longer than {agent.timeout_seconds:g} seconds."
-        raise GatewayError("run_timeout", text) from None
+        raise _timeout(agent) from None
     except GatewayError as error:
         error.message = f"{error.message} (The model: {chosen.ref}.)"
         raise
@@ -274,6 +280,7 @@ def _embed_once(
         usage = chosen.costed(Usage(found.input_tokens))
     except GatewayError as error:
         usage = usage if error.code == "provider_timeout" else None
+        error.reason = log_words(error, map(str, request.inputs))
         raise
     finally:
         if usage is not None and usage.input_tokens:

@@ -27,7 +27,7 @@ from service.core.usage import ModelCall, total_of
 from service.core.work_context import WorkContext, current_work
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.event_recorder import EventRecorder
-from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, with_times
+from service.gateway.run_outcome import aborted_in_queue, placed, reason_of, to_outcome, with_times
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
 from service.gateway.run_slots import RunSlot, RunSlots, fairness_key
 from service.gateway.webhooks import WebhookSender
@@ -40,11 +40,6 @@ from service.storage.storage import Storage
 from service.tools.approval import ApprovalRequest, Verdict
 
 logger = logging.getLogger("openclaw.gateway")
-
-#: Errors whose messages are the gateway's own words alone, so that the log may have them.
-_OWN_WORDS = frozenset(
-    {"overloaded", "run_aborted", "run_interrupted", "run_timeout", "session_busy", "session_lost", "too_many_runs"}
-)
 
 
 @record
@@ -281,12 +276,8 @@ def _to_finished(run: Run, plan: RunPlan, end: RunEnded) -> RunFinished:
         run.usage,
         run.step if asks_model else 0,
         run.has_begun,
-        None if end.error is None else _reason_of(end.error),
+        None if end.error is None else reason_of(end.error),
     )
-
-
-def _reason_of(error: GatewayError) -> str | None:
-    return error.message if error.code in _OWN_WORDS else error.reason
 
 
 def _drive(

@@ -18,6 +18,11 @@ from service.storage.runs.records import RunOutcome, RunRecord, RunState
 #: Errors that end a run from outside, and the reason the model reads beside calls and text they cut off.
 _CUT = {"run_aborted": "the run was aborted", "run_timeout": "the time of the run was up"}
 
+#: Errors whose messages are the gateway's own words alone, so that the log may have them.
+_OWN_WORDS = frozenset(
+    {"overloaded", "run_aborted", "run_interrupted", "run_timeout", "session_busy", "session_lost", "too_many_runs"}
+)
+
 #: The first fields of a `RunOutcome`.
 _Ended = tuple[RunState, Usage, str, str | None, str | None, str | None]
 
@@ -139,3 +144,8 @@ def run_not_found(run_id: str) -> GatewayError:
         "without a session is known only to the process that executes it until it has ended."
     )
     return GatewayError("run_not_found", text, param="run_id")
+
+
+def reason_of(error: GatewayError) -> str | None:
+    """Return what the log may say of an error."""
+    return error.message if error.code in _OWN_WORDS else error.reason

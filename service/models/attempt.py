@@ -13,7 +13,7 @@ from service.core.messages import Usage
 from service.core.signals import ModelAnswered, ModelCalled, ModelCalling, model_answered, model_called, model_calling
 from service.models.catalog import ChosenModel
 from service.models.drafts import DraftReceiver
-from service.models.errors.log_words import log_words
+from service.models.errors.log_words import log_words, texts_of
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 
 #: The usage of a call that has begun and not ended, which no provider reports.
@@ -107,7 +107,7 @@ def ask_once(choice: ChosenModel, request: ModelRequest, attempt: Attempt) -> Mo
     try:
         end = choice.signed(choice.provider.ask(request, attempt.add_text))
     except GatewayError as error:
-        error.reason = log_words(error, request) if attempt.began_at is None else None
+        error.reason = log_words(error, texts_of(request)) if attempt.began_at is None else None
         failure = error
         raise
     finally:

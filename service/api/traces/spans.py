@@ -143,7 +143,7 @@ class Spans:
         span.set_attributes(_usage_attributes(event.usage))
         if event.attempts > 1:
             span.set_attribute("openclaw.model_calls", event.attempts)
-        _end(span, event.outcome)
+        _end(span, event.outcome, event.reason)
 
     def _begin_tool(self, event: signals.ToolCalling) -> None:
         attributes = {

@@ -7,6 +7,7 @@ that such errors consist of anyway, and so is everything in quotation marks and 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
 from service.core.errors import GatewayError
 from service.models.provider import ModelRequest
@@ -36,12 +37,12 @@ _COMMON_WORDS = (
 _COMMON = frozenset(_COMMON_WORDS.split())
 
 
-def log_words(error: GatewayError, request: ModelRequest) -> str:
-    """Return what the log may say of `error`, with which a model refused to answer `request`.
+def log_words(error: GatewayError, texts: Iterable[str]) -> str:
+    """Return what the log may say of `error`, with which a model refused a request that consists of `texts`.
 
     Not for errors after the beginning of an answer, which may quote that.
     """
-    haystack = _texts_of(request)
+    haystack = "\n".join(texts).lower()
 
     def drop(word: re.Match[str]) -> str:
         known = word[0].lower() in _COMMON or word[0].lower() not in haystack
@@ -51,10 +52,10 @@ def log_words(error: GatewayError, request: ModelRequest) -> str:
     return " ".join(_SEVERAL.sub(f"{DROPPED} ", shown).split())[:_MAX_CHARACTERS]
 
 
-def _texts_of(request: ModelRequest) -> str:
-    pieces = [request.system]
+def texts_of(request: ModelRequest) -> Iterator[str]:
+    """Yield every text of `request` that an error may quote."""
+    yield request.system
     for message in request.messages:
-        pieces.append(message.text)
-        pieces.extend(f"{call.name} {call.arguments}" for call in message.tool_calls)
-    pieces.extend(f"{function.name} {function.description or ''}" for function in request.functions)
-    return "\n".join(pieces).lower()
+        yield message.text
+        yield from (f"{call.name} {call.arguments}" for call in message.tool_calls)
+    yield from (f"{function.name} {function.description or ''}" for function in request.functions)

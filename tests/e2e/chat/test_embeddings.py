@@ -7,6 +7,7 @@ import uuid
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -183,6 +184,15 @@ def test_caller_that_leaves_ends_the_request(client: httpx.Client, upstream: Ups
 
     until(counted)
     assert (counted()["model_calls"], counted()["uncosted_calls"], counted()["cost"]) == (1, 1, None)
+
+
+def test_time_that_is_up_is_the_reason_in_the_log(tmp_path: Path, upstream: Upstream) -> None:
+    config = stubbed_config(upstream.url, defaults={"timeoutSeconds": 1})
+    config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        assert error_of(embed(client, "stub/waits"))[1] == "run_timeout"
+        until(lambda: "openclaw.embeddings outcome=run_timeout" in running.output)
+        assert 'reason="The embeddings took longer than 1 seconds."' in running.output
 
 
 def test_switch_and_model_are_named(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -138,8 +138,9 @@ def test_embeddings_are_counted_and_logged(gateway: LiveGateway, client: httpx.C
     made = {"data": [{"object": "embedding", "index": 0, "embedding": [0.5, 1]}], "usage": {"prompt_tokens": 7}}
     upstream.answers["vectors"] = lambda exchange: exchange.json(200, made)
     assert client.post("/v1/embeddings", json={"input": "hi"}).status_code == 200
-    upstream.answers["vectors"] = lambda exchange: exchange.json(400, {"error": {"message": "no such input"}})
-    assert client.post("/v1/embeddings", json={"input": "hi"}).status_code == 400
+    refusal = {"error": {"message": "the input is secret: no such input"}}
+    upstream.answers["vectors"] = lambda exchange: exchange.json(400, refusal)
+    assert client.post("/v1/embeddings", json={"input": "a secret"}).status_code == 400
     figures = read(client)
     model = {"provider": "stub", "model": "vectors"}
     assert figures.get("openclaw_embedding_tokens_total", agent="main", **model) == 7
@@ -149,7 +150,10 @@ def test_embeddings_are_counted_and_logged(gateway: LiveGateway, client: httpx.C
     assert figures.get("openclaw_model_tokens_total", **model) == 0
     line = "outcome=ok agent=main model=stub/vectors model_calls=1 input_tokens=7 cost=0.0007 duration_ms="
     assert f"INFO openclaw.embeddings {line}" in gateway.output
-    assert "WARNING openclaw.embeddings outcome=provider_rejected_request agent=main" in gateway.output
+    [line] = re.findall(r"WARNING openclaw\.embeddings (.*)", gateway.output)
+    assert line.startswith("outcome=provider_rejected_request agent=main")
+    assert re.search(r'request_id=\S+ reason="[^"]*input is \[\.\.\.\]: no such input', line)
+    assert "secret" not in line
 
 
 def test_wrong_tokens_are_counted_and_get_no_metrics(gateway: LiveGateway, client: httpx.Client) -> None:
