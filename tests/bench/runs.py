@@ -78,6 +78,10 @@ TOOL_CALL = answer([{"tool_calls": [{"index": 0, **CALL}]}], "tool_calls")
 
 def upstream(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
     """A model provider that answers at once."""
+    if environ["REQUEST_METHOD"] == "GET":
+        models = {"object": "list", "data": [{"id": run, "object": "model"} for run in RUNS]}
+        start("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(models).encode()]
     asked = environ["wsgi.input"].read().replace(b'": ', b'":')
     stream, whole = next(answer for model, answer in ANSWERS.items() if model in asked)
     if b'"model":"read"' in asked and b'"role":"tool"' not in asked:
