@@ -147,9 +147,18 @@ class Exchange(BaseHTTPRequestHandler):
         super().finish()
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.upstream.listings.append(Received("GET", self.path, headers, None))
+        self._while_there(self._list)
+
+    def do_POST(self) -> None:
+        self.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self._received(self.body)
+        self._while_there(lambda: self._answer(str(self.body.get("model"))))
+        self.answered += 1
+
+    def _list(self) -> None:
+        path = self.path.partition("?")[0]
         if self.server.upstream.listing is not None:
             self.server.upstream.listing(self)
         elif path in ("/health", "/v1/models"):
@@ -158,17 +167,14 @@ class Exchange(BaseHTTPRequestHandler):
         else:
             self.json(404, {"error": {"message": f"no {self.path} here"}})
 
-    def do_POST(self) -> None:
-        self.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self._received(self.body)
+    def _while_there(self, answer: Callable[[], None]) -> None:
         aborted = self.server.upstream.aborted  # of the test that asked, not of one that runs when the client leaves
         try:
-            self._answer(str(self.body.get("model")))
+            answer()
         except (_LeftError, OSError):
             if not self.server.upstream.closing.is_set():
                 aborted.set()
             self.close_connection = True
-        self.answered += 1
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""

@@ -109,6 +109,7 @@ def test_late_list_is_not_waited_for(tmp_path: Path, upstream: Upstream) -> None
     began = time.monotonic()
     assert notes_of(tmp_path, upstream.url, "other") == []
     assert 4.5 < time.monotonic() - began < 15
+    assert upstream.aborted.wait(5)
 
 
 def test_unreachable_provider_and_unknown_ones_are_no_note(tmp_path: Path) -> None:
