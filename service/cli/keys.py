@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from service.storage.api_keys import ApiKey
     from service.storage.storage import Storage
 
-_SCOPES = ("chat", "read", "write", "admin")
+_SCOPES = ("chat", "read", "write", "metrics", "admin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,11}")
 _MODEL = re.compile(r"[!-.0-~]+/[!-~]+")
@@ -100,9 +100,9 @@ def create(
 ) -> None:
     """Create the key NAME and print it, once: only a digest of it is stored.
 
-    chat starts runs, read reads what the key made, write does both, calls tools, cancels and deletes. admin may do
-    everything on everybody's data, as the gateway's own token may. Limits that are not given here are those of
-    gateway.limits.perKey.
+    chat starts runs, read reads what the key made, write does both, calls tools, cancels and deletes. metrics gets the
+    metrics. admin may do everything on everybody's data, as the gateway's own token may. Limits that are not given here
+    are those of gateway.limits.perKey.
     """
     from service.core.principal import Scope
     from service.core.rate_limits import NO_LIMITS

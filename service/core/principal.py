@@ -18,6 +18,7 @@ class Scope(StrEnum):
     CHAT = "chat"
     READ = "read"
     WRITE = "write"
+    METRICS = "metrics"
     ADMIN = "admin"
 
 
@@ -25,6 +26,7 @@ _INCLUDED = {
     Scope.CHAT: {Scope.CHAT},
     Scope.READ: {Scope.READ},
     Scope.WRITE: {Scope.CHAT, Scope.READ, Scope.WRITE},
+    Scope.METRICS: {Scope.METRICS},
     Scope.ADMIN: set(Scope),
 }
 

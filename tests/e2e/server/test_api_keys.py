@@ -46,7 +46,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
     config["tools"] = {"sessions": {"visibility": "all"}}
     with live_gateway(tmp_path_factory.mktemp("gateway"), config) as gateway:
         state, made = gateway.state_dir, {}
-        for kind in ("chat", "read", "admin"):
+        for kind in ("chat", "read", "metrics", "admin"):
             made[kind] = create_key(state, kind)
         made["owner"], made["stranger"] = create_key(state), create_key(state)
         made["expired"] = create_key(state, expires_in=-1)
@@ -134,7 +134,7 @@ ROWS = {
     "list_usage": Row("read", "GET", "/v1/usage"),
     "list_approvals": Row("admin", "GET", "/v1/approvals"),
     "decide_approval": Row("admin", "POST", "/v1/approvals/none", {"decision": "deny"}, ok=404),
-    "get_metrics": Row("admin", "GET", "/metrics"),
+    "get_metrics": Row("metrics", "GET", "/metrics"),
 }
 INVALID = ("unknown", "wrong", "expired", "revoked")
 
@@ -153,7 +153,7 @@ def expected(row: Row, kind: str) -> int:
     if kind == "exhausted" and row.is_limited:
         return 429
     if kind in ("owner", "stranger", "exhausted"):
-        allowed = row.scopes != "admin"
+        allowed = row.scopes not in ("metrics", "admin")
         return 403 if not allowed else row.ok if kind == "owner" else row.foreign or row.ok
     return (row.foreign or row.ok) if kind in row.scopes.split() else 403
 
@@ -163,7 +163,7 @@ def test_an_operation_serves_those_who_may(keys: Keys, operation: str) -> None:
     row = ROWS[operation]
     with keys.client("owner") as owner:
         made = row.make(owner)
-        for kind in ("chat", "read", "stranger", "exhausted", "owner", *ADMINISTRATORS):
+        for kind in ("chat", "read", "metrics", "stranger", "exhausted", "owner", *ADMINISTRATORS):
             with keys.client(kind) as client:
                 response = row.send(client, made)
             assert response.status_code == expected(row, kind), (kind, response.text)
@@ -323,7 +323,7 @@ METHODS: dict[str, tuple[str, Any]] = {
     "health": ("read", {}),
     "status": ("read", {}),
 }
-WS_SCOPES = {"chat": "", "read": "read", "owner": "read write", "admin": "read write admin"}
+WS_SCOPES = {"chat": "", "metrics": "", "read": "read", "owner": "read write", "admin": "read write admin"}
 
 
 @pytest.mark.parametrize("kind", WS_SCOPES)
