@@ -122,7 +122,8 @@ def _replacing(target: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         new.replace(target)
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"{target} cannot be written: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error  # without the name of the new file
+        raise StoreError(f"{target} cannot be written: {reason}") from error
     finally:
         with suppress(FileNotFoundError):
             new.unlink()

@@ -215,3 +215,11 @@ def test_restored_database_belongs_to_the_user_of_the_gateway(tmp_path: Path, ex
     assert home.run("restore", copy).status == 0
     status = database.stat()
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (user, user, 0o600)
+
+
+def test_file_that_cannot_be_written_is_named_without_its_draft(tmp_path: Path) -> None:
+    home = Home(tmp_path, {})
+    home.write(scripted_config())
+    assert home.run("keys", "create", "anna").status == 0
+    target = tmp_path / "missing" / "copy.sqlite"
+    assert home.run("backup", str(target)).err == f"Error: {target} cannot be written: No such file or directory\n"
