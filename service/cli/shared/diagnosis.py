@@ -75,20 +75,20 @@ def diagnose(locations: Locations, *, calls: bool) -> Iterator[Finding]:
         text = f"there is no configuration at {locations.config_path}"
         yield Finding("configuration", "error", text, f"Run `{locations.command} setup`.")
         return
-    told = list(_check_config(config, locations))
-    yield from told
+    reported = list(_check_config(config, locations))
+    yield from reported
     if config.gateway.mode == "local":  # otherwise another host serves, and this one needs nothing for it
-        yield from _check_serving(config, locations, [one.text for one in told], calls=calls)
+        yield from _check_serving(config, locations, [one.text for one in reported], calls=calls)
     yield from _check_gateway(config, locations)
 
 
-def _check_serving(config: Config, locations: Locations, told: Sequence[str], *, calls: bool) -> Iterator[Finding]:
+def _check_serving(config: Config, locations: Locations, reported: Sequence[str], *, calls: bool) -> Iterator[Finding]:
     yield from check_log(config, locations.state_dir)
     yield from _check_proxies(config)
     yield from _check_database(config, locations)
     yield from _check_sandboxes(config)
     yield from check_collector(config)
-    yield from _check_models(config, locations, told, calls=calls)
+    yield from _check_models(config, locations, reported, calls=calls)
     yield from _check_servers(config, locations)
 
 
@@ -246,8 +246,8 @@ def _find_missing(config: Config, locations: Locations) -> list[str]:
         return [problem.message for problem in problems if problem is not None]
 
 
-def _check_models(config: Config, locations: Locations, told: Sequence[str], *, calls: bool) -> Iterator[Finding]:
-    """Ask one model of each provider that agents use, except where a text of `told` says that it is missing."""
+def _check_models(config: Config, locations: Locations, reported: Sequence[str], *, calls: bool) -> Iterator[Finding]:
+    """Ask one model of each provider that agents use, except where a text of `reported` says that it is missing."""
     by_provider = _models_by_provider(config)
     with closing(ModelCatalog(config, locations.state_dir, os.environ)) as catalog:
         for provider, ref in by_provider.items():
@@ -255,7 +255,7 @@ def _check_models(config: Config, locations: Locations, told: Sequence[str], *, 
                 yield _check_embedded()
             elif (problem := catalog.problem_of(ref)) is not None:
                 remedy = "Do what the text says, or choose another model (agents.defaults.model, or the agent's)."
-                if not any(problem.message in text for text in told):
+                if not any(problem.message in text for text in reported):
                     yield Finding(f"provider {provider}", "error", problem.message, remedy)
             elif calls:
                 yield _ask(catalog, provider, ref)
