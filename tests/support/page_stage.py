@@ -54,6 +54,9 @@ def talk(exchange: Exchange) -> None:
         exchange.event({"tool_calls": [DISGUISED_CALL]})
         exchange.end("tool_calls")
         return
+    if verb == "announce":
+        announce(exchange, steps=sum(one["role"] == "tool" for one in messages))
+        return
     if verb in ("think", "attack") and messages[-1]["role"] != "tool":
         exchange.event({"reasoning_content": "Let me see." if verb == "think" else HOSTILE})
         exchange.event({"tool_calls": [CALL if verb == "think" else ATTACK]})
@@ -67,6 +70,15 @@ def talk(exchange: Exchange) -> None:
         exchange.send(b'data: {"error": {"message": "out of paper"}}\n\n')
         return
     exchange.end("length" if verb == "short" else "stop")
+
+
+def announce(exchange: Exchange, steps: int) -> None:
+    """Say something before each of two calls of a tool, which have the same id, and at the end."""
+    exchange.event({"reasoning_content": f"Thought {steps}."})
+    exchange.event({"content": f"Saying {steps}."})
+    if steps < 2:
+        exchange.event({"tool_calls": [CALL]})
+    exchange.end("tool_calls" if steps < 2 else "stop")
 
 
 PARAGRAPHS = 200

@@ -2,7 +2,7 @@
 /** The conversation that is open: what it consists of, and the run that answers it. */
 
 import { ApiError, call, getJson, postJson, readEvents, sessionPath, toHeader, UNREACHABLE } from "./api.js";
-import { addEndings, addKnown, goesOn, hasForeignCalls, message, toEnding, toRequest, toShown } from "./conversation.js";
+import { addChunk, addEndings, addKnown, goesOn, hasForeignCalls, message, toEnding, toRequest, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { loadConversation } from "./sessions_api.js";
 import { may, onEvent } from "./socket.js";
@@ -266,7 +266,9 @@ async function isWhole(run, shown, response) {
       const chunk = JSON.parse(data);
       if (chunk.error) throw new ApiError(200, chunk.error);
       run.note = "";
-      take(run, shown, chunk);
+      run.after = chunk.openclaw?.sequence_number || run.after;
+      addChunk(shown, chunk);
+      redraw();
     }
   } catch (error) {
     if (!(error instanceof ApiError) || error.status) throw error;
@@ -306,24 +308,6 @@ async function findWait() {
 }
 
 setInterval(findWait, LOOK_MS);
-
-/** @param {any} run @param {Shown} shown @param {any} chunk */
-function take(run, shown, chunk) {
-  const { delta, finish_reason: reason } = chunk.choices[0] ?? {};
-  if (delta?.content) shown.text += delta.content;
-  if (delta?.reasoning_content) shown.reasoning += delta.reasoning_content;
-  if (reason) shown.ending = toEnding({ state: "ok", finish_reason: reason });
-  if (chunk.usage) shown.usage = chunk.usage;
-  const more = chunk.openclaw ?? {};
-  if (more.sequence_number) run.after = more.sequence_number;
-  if (more.type === "tool.started") {
-    shown.steps.push({ id: more.tool_call_id, name: more.name, label: more.label, arguments: "", result: null, ok: null, ms: null });
-  } else if (more.type === "tool.ended") {
-    const step = shown.steps.find(({ id }) => id === more.tool_call_id);
-    if (step) Object.assign(step, { ok: more.ok, ms: more.duration_ms });
-  }
-  redraw();
-}
 
 /** The id of a new session; not every address of a page has `randomUUID`. */
 const newId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -3,6 +3,7 @@
 
 import { approvalsOf } from "./approvals_view.js";
 import { begin, chat, edit, forget, loadAgents, open, regenerate, retry, send, stop, unsent } from "./chat.js";
+import { toPieces } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { compact, duration, pretty, shorten } from "./format.js";
 import { html, nothing, render } from "./vendor/lit-html.js";
@@ -171,19 +172,25 @@ const canAsk = () => chat.agent && !chat.run && !chat.obstacle && !chat.isLoadin
 
 /** @param {import("./chat.js").Shown} one @param {number} place */
 function answerMessage(one, place) {
-  const isWaiting = one.isLive && !one.text;
+  const pieces = toPieces(one);
   return html`<article class="answer" aria-label="Answer" aria-busy=${one.isLive ? "true" : "false"}>
-    ${one.reasoning ? html`<details class="fold"><summary>${isWaiting ? "Thinking…" : "Reasoning"}</summary><div class="thoughts">${one.reasoning}</div></details>` : nothing}
-    ${one.steps.map((step) => stepView(step, one.isLive === true))}
+    ${pieces.map((piece, at) => pieceView(piece, pieces[at - 1]?.step ?? one, one.isLive === true))}
     ${one.unreadable ? html`<p class="note">This answer is too long to be shown.</p>` : nothing}
-    ${one.text ? markdown(one, one.text, !one.isLive) : nothing}
     ${isEmptyAnswer(one) ? html`<p class="faint">The answer is empty.</p>` : nothing}
-    ${isWaiting ? html`<p class="pause"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
+    ${one.isLive && !pieces.at(-1)?.text ? html`<p class="pause"><span class="dots" aria-hidden="true"></span><span class="hidden">The agent is working</span></p>` : nothing}
     ${approvalsOf(one.runId)}
     ${one.isLive && chat.run?.note ? html`<p class="note">${chat.run.note}</p>` : nothing}
     ${endingMark(one)}
     ${one.isLive ? nothing : answerActions(one, place)}
   </article>`;
+}
+
+/** @param {ReturnType<typeof toPieces>[number]} piece @param {object} owner of its text @param {boolean} isLive whether the answer is being made */
+function pieceView({ text, reasoning, step }, owner, isLive) {
+  const isOpen = isLive && !step;
+  return html`${reasoning ? html`<details class="fold"><summary>${isOpen && !text ? "Thinking…" : "Reasoning"}</summary><div class="thoughts">${reasoning}</div></details>` : nothing}
+    ${text ? markdown(owner, text, !isOpen) : nothing}
+    ${step ? stepView(step, isLive) : nothing}`;
 }
 
 /** Return true for a whole answer without a text. @param {import("./chat.js").Shown} one */

@@ -3,7 +3,8 @@
  * A conversation as it is shown, made of a session's stored messages, and as it is sent: the page always brings the whole
  * conversation, so that the gateway finds by itself where it goes on, or where a branch begins (docs/sessions.md).
  *
- * @typedef {{id: string, name: string, label: string, arguments: string, result: string|null, ok: boolean|null, ms: number|null}} Step
+ * @typedef {{id: string, name: string, label: string, arguments: string, result: string|null, ok: boolean|null, ms: number|null,
+ *   textAt: number, reasoningAt: number}} Step a call of a tool, made after so many characters of the answer's text and reasoning
  * @typedef {{role: "user"|"assistant", text: string, pictures: string[], reasoning: string, steps: Step[], index: number|null,
  *   runId: string, unreadable: boolean, usage?: any, isLive?: boolean, ending?: Ending|null}} Shown
  * @typedef {{word: string, message: string, code: string}} Ending why a run has no whole answer
@@ -56,6 +57,39 @@ export function hasForeignCalls(stored) {
   return stored.some(({ role, run_id: run, tool_call_id: id }) => role === "tool" && !own.has(`${run} ${id}`));
 }
 
+/** @param {Shown} answer @param {{id: string, name: string, label: string, arguments: string}} call */
+function addStep({ steps, text, reasoning }, call) {
+  steps.push({ ...call, result: null, ok: null, ms: null, textAt: text.length, reasoningAt: reasoning.length });
+}
+
+/** Providers may number their calls anew in each step. @param {Shown} answer @param {string} id */
+const lastStep = ({ steps }, id) => steps.findLast((step) => step.id === id);
+
+/** Return an answer in the order of what happened: texts and reasoning that end with a call of a tool, and the last ones. @param {Shown} answer */
+export function toPieces({ text, reasoning, steps }) {
+  const from = { text: 0, reasoning: 0 };
+  /** @param {"text"|"reasoning"} name @param {number} [end] */
+  const next = (name, end) => {
+    const [whole, start] = [{ text, reasoning }[name], from[name]];
+    from[name] = Math.max(start, end ?? whole.length);
+    return whole.slice(start, from[name]).replace(/^\n+/, "");
+  };
+  const pieces = steps.map((step) => ({ text: next("text", step.textAt), reasoning: next("reasoning", step.reasoningAt), step }));
+  return [...pieces, { text: next("text"), reasoning: next("reasoning"), step: null }];
+}
+
+/** Add a chunk of a stream to the answer that is shown. @param {Shown} answer @param {any} chunk */
+export function addChunk(answer, chunk) {
+  const { delta, finish_reason: reason } = chunk.choices[0] ?? {};
+  if (delta?.reasoning_content) answer.reasoning += delta.reasoning_content;
+  if (delta?.content) answer.text += delta.content;
+  if (reason) answer.ending = toEnding({ state: "ok", finish_reason: reason });
+  if (chunk.usage) answer.usage = chunk.usage;
+  const { type, tool_call_id: id, name, label, ok, duration_ms: ms } = chunk.openclaw ?? {};
+  if (type === "tool.started") addStep(answer, { id, name, label, arguments: "" });
+  else if (type === "tool.ended") Object.assign(lastStep(answer, id) ?? {}, { ok, ms });
+}
+
 /** @param {any} stored */
 function toUser(stored) {
   const parts = stored.content ?? [];
@@ -72,14 +106,14 @@ function extend(answer, stored) {
   answer.index = stored.index;
   const text = textOf(stored.content ?? []);
   if (stored.role === "tool") {
-    const step = answer.steps.find(({ id }) => id === stored.tool_call_id);
-    if (step) Object.assign(step, { result: stored.content === null ? "(too long to be shown)" : text, ms: stored.duration_ms });
+    const result = stored.content === null ? "(too long to be shown)" : text;
+    Object.assign(lastStep(answer, stored.tool_call_id) ?? {}, { result, ms: stored.duration_ms });
     return;
   }
   answer.unreadable ||= stored.content === null && stored.tool_calls.length === 0;
   if (text) answer.text += answer.text ? `\n\n${text}` : text;
   for (const { id, function: { name, arguments: given } } of stored.tool_calls) {
-    answer.steps.push({ id, name, label: name, arguments: given, result: null, ok: null, ms: null });
+    addStep(answer, { id, name, label: name, arguments: given });
   }
 }
 
@@ -94,7 +128,13 @@ export function addKnown(shown, known) {
     if (!seen) continue;
     if (one.unreadable) Object.assign(one, { text: seen.text, pictures: seen.pictures, unreadable: false });
     Object.assign(one, { reasoning: seen.reasoning, usage: seen.usage, ending: one.ending === undefined ? seen.ending : one.ending });
-    for (const step of one.steps) step.ok = seen.steps.find(({ id }) => id === step.id)?.ok ?? null;
+    const left = [...seen.steps];
+    for (const step of one.steps) {
+      const place = left.findIndex(({ id }) => id === step.id);
+      if (place < 0) continue;
+      const [{ ok, reasoningAt }] = left.splice(place, 1);
+      Object.assign(step, { ok, reasoningAt });
+    }
   }
 }
 
@@ -120,11 +160,12 @@ function toContent({ text, pictures }) {
 
 /** Return a conversation as Markdown. @param {string} title @param {Shown[]} shown @param {boolean} isCut whether its first messages are left out */
 export function toMarkdown(title, shown, isCut) {
-  const parts = shown.map(({ role, text, pictures, steps, unreadable }) => {
-    const used = steps.map(({ name }) => `*(used ${name})*\n\n`).join("");
+  const parts = shown.map((one) => {
+    const { role, pictures, unreadable } = one;
+    const said = toPieces(one).flatMap(({ text, step }) => [text, step ? `*(used ${step.name})*` : ""]).filter(Boolean).join("\n\n");
     const seen = pictures.length ? `\n\n*(${pictures.length} pictures)*` : "";
     const missing = unreadable ? "*(This message is too long for this file; `openclaw sessions export` has it.)*" : "";
-    return `## ${role === "user" ? "User" : "Agent"}\n\n${used}${text}${missing}${seen}`;
+    return `## ${role === "user" ? "User" : "Agent"}\n\n${said}${missing}${seen}`;
   });
   const earlier = isCut ? "*(The first messages are too many for this file; `openclaw sessions export` has them.)*\n\n" : "";
   return `# ${title}\n\n${earlier}${parts.join("\n\n")}\n`;

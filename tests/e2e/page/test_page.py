@@ -17,18 +17,12 @@ import pytest
 from support.api_keys import create_key, open_keys
 from support.browser import Page, needs_browser
 from support.live import TOKEN, live_gateway
-from support.page_stage import HOSTILE, IS_OVER, PARAGRAPHS, Stage, answers, ask, config_of, open_stage
+from support.page_stage import HOSTILE, IS_OVER, PARAGRAPHS, Stage, answers, ask, config_of
 from support.plain_proxy import plain_proxy
 from support.polling import until
 from support.upstream import Upstream
 
 pytestmark = needs_browser
-
-
-@pytest.fixture(scope="module")
-def stage(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with open_stage(module_upstream, tmp_path_factory.mktemp("page")) as opened:
-        yield opened
 
 
 SCOPES = "import('/ui/socket.js').then(({ live }) => live.scopes)"
