@@ -196,7 +196,7 @@ async function carryOut(conversation, begun) {
   }
   if (chat.run !== run) return;
   shown.isLive = false;
-  if (error && hasContent(shown)) shown.ending = toEnding({ state: isStop(error) ? "aborted" : error.status === 0 ? "interrupted" : "error", error });
+  if (error && hasContent(shown)) shown.ending = toEnding({ state: stateAfter(error), error });
   Object.assign(chat, { run: null, hasEnded: true });
   concluded = conclude({ run, shown, conversation, before, error });
   await concluded;
@@ -228,6 +228,9 @@ const hasContent = ({ text, steps }) => text !== "" || steps.length > 0;
 
 /** @param {any} error */
 const isStop = (error) => error?.code === "run_aborted" || error?.name === "AbortError";
+
+/** Return the state of a run whose answer ended with an error. @param {any} error */
+const stateAfter = (error) => (isStop(error) ? "aborted" : error.status === 0 || error.code === "run_interrupted" ? "interrupted" : "error");
 
 /** @param {any} error */
 const isLost = (error) => error?.code === "session_not_found";

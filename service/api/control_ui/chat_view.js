@@ -197,10 +197,12 @@ function pieceView({ text, reasoning, step }, owner, isLive) {
 const isEmptyAnswer = ({ isLive, text, ending, unreadable, index, usage }) =>
   !(isLive || text.trim() || ending || unreadable) && (index !== null || usage);
 
-/** Say why there is no whole answer. @param {import("./chat.js").Shown} one */
+/** Say why there is no whole answer, once if the error below says the same. @param {import("./chat.js").Shown} one */
 function endingMark({ ending, isLive }) {
   if (!ending || isLive) return nothing;
-  return html`<p class="ending"><span class="state error">${ending.word}</span> <bdi>${ending.message}</bdi> ${codeLink(ending.code)}</p>`;
+  const isSaid = ending === chat.messages.at(-1)?.ending && ending.message === chat.error?.message;
+  return html`<p class="ending"><span class="state error">${ending.word}</span>
+    ${isSaid ? nothing : html`<bdi>${ending.message}</bdi> ${codeLink(ending.code)}`}</p>`;
 }
 
 /** Say to those who do not see it how a run that has ended here has ended; an error says so itself. */

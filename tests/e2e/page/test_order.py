@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 from support.browser import needs_browser
-from support.page_stage import Stage, ask
+from support.live import live_gateway
+from support.page_stage import Stage, ask, config_of
+from support.upstream import Upstream
 
 pytestmark = needs_browser
 
@@ -20,3 +25,20 @@ def test_text_stands_before_the_tool_that_was_called_after_it(stage: Stage) -> N
     page.open(page.evaluate("location.href"))
     page.wait("document.querySelector('.answer')")
     assert page.evaluate(PIECES) == [piece for piece in IN_ORDER if "Thought" not in piece]
+
+
+def test_error_of_a_killed_gateway_is_shown_once(stage: Stage, module_upstream: Upstream, tmp_path: Path) -> None:
+    config, page = config_of(module_upstream, tmp_path), stage.page
+    with live_gateway(tmp_path, config) as first:
+        Stage(first, page, {}).sign_in()
+        page.fill("#message", "hold the line")
+        page.press("Enter")
+        page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the line'")
+        first.stop(signal.SIGKILL)
+        page.wait_for_text("The connection was lost. Reconnecting")
+    with live_gateway(tmp_path, config, arguments=("--port", str(first.address[1]))):
+        page.wait("document.querySelector('[role=alert]')")
+        assert page.evaluate("document.querySelector('.ending').innerText.trim()") == "interrupted"
+        assert page.text().count("run_interrupted") == 1
+        page.click("[role=alert] button")
+        page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the line'")
