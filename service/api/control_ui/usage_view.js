@@ -12,9 +12,21 @@ const DAYS = [7, 30, 90];
 const DAY_MS = 86_400_000;
 
 const chosen = { by: "day", days: 30 };
-const usage = new Loaded(() => getJson("/v1/usage", { by: chosen.by, from: firstDay(), limit: 1000 }));
+const usage = new Loaded(load);
 
 const firstDay = () => new Date(Date.now() - (chosen.days - 1) * DAY_MS).toISOString().slice(0, 10);
+
+async function load() {
+  const report = await getJson("/v1/usage", { by: chosen.by, from: firstDay(), limit: 1000 });
+  return { ...report, data: report.data.map((row) => withOwnName(row, report.data)) };
+}
+
+/** Add the id of a key to its name if another one is called the same. @param {any} row @param {any[]} data */
+function withOwnName(row, data) {
+  const { key, key_name: name } = row;
+  const isShared = name !== null && data.some((other) => other.key_name === name && other.key !== key);
+  return isShared ? { ...row, key_name: `${name} (${key})` } : row;
+}
 
 export const usagePanel = {
   name: "usage",

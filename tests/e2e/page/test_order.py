@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
+from support.api_keys import create_key
 from support.browser import needs_browser
 from support.live import live_gateway
 from support.page_stage import Stage, ask, config_of
@@ -42,3 +44,22 @@ def test_error_of_a_killed_gateway_is_shown_once(stage: Stage, module_upstream: 
         assert page.text().count("run_interrupted") == 1
         page.click("[role=alert] button")
         page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the line'")
+
+
+def test_usage_tells_keys_of_the_same_name_apart(stage: Stage) -> None:
+    ids = []
+    for _ in range(2):
+        text, key = create_key(stage.gateway.state_dir)
+        ids.append(key)
+        with stage.gateway.client(token=text) as client:
+            asked = {"model": "openclaw", "user": "anna", "messages": [{"role": "user", "content": "hi"}]}
+            assert client.post("/v1/chat/completions", json=asked).status_code == 200
+    page = stage.sign_in(place="#/usage")
+    for kind, prefix in (("key", ""), ("user", "anna, ")):
+        page.evaluate(f"document.querySelector('select').value = '{kind}'")
+        page.evaluate("document.querySelector('select').dispatchEvent(new Event('change'))")
+        wanted = [f"{prefix}key of write ({key})" for key in ids]
+        page.wait(
+            f"(shown => {json.dumps(wanted)}.every((one) => shown.includes(one)))"
+            "([...document.querySelectorAll('tbody th')].map((one) => one.innerText))"
+        )
