@@ -12,7 +12,7 @@ from service.gateway.session_fork import fork_session, no_message
 from service.storage.runs.records import RunRecord
 from service.storage.sessions.json_objects import to_session
 from service.storage.sessions.keys import resolve_stored_key
-from service.storage.sessions.queries import SessionOverview, to_new_session
+from service.storage.sessions.queries import SessionOverview
 
 
 def list_sessions(
@@ -23,7 +23,7 @@ def list_sessions(
     position = None if after is None else parse_cursor(after)
     agent_id = None if agent is None else agent.lower()
     found = session_list.list_sessions(
-        *(gateway.storage, position, limit + 1),
+        *(gateway.storage, gateway.runs, position, limit + 1),
         agent_id=agent_id,
         stateless=stateless,
         owner=current_principal().owner,
@@ -83,12 +83,13 @@ def _find_key(key: str) -> str:
 
 def _find_session(key: str) -> SessionOverview:
     """Return a session, which exists from the moment its first run is accepted."""
-    storage = current_gateway().storage
+    gateway = current_gateway()
+    storage = gateway.storage
     found: SessionOverview | None = storage.transcripts.get_session(key)
     if found is None:
         active = storage.records.list_active(key)
         # The run may have ended in between.
-        found = to_new_session(active[0]) if active else storage.transcripts.get_session(key)
+        found = session_list.begun_by(active[0], gateway.runs) if active else storage.transcripts.get_session(key)
     if found is None:
         raise _not_found(key)
     return found

@@ -84,7 +84,8 @@ class Run:
     `RunStarted`. `replaced_tools` are the agent's tools that functions of the caller replace. `step` counts its model
     calls, `model` is the model of the latest one, `usage` that of those that have ended, `model_calls` those that
     count. `request_id` is that of its HTTP request, `caller_trace` the caller's headers of W3C's Trace Context,
-    `trace_id` that of its spans, `sampling` the parameters in force. Times in seconds since 1970.
+    `trace_id` that of its spans, `sampling` the parameters in force. `title` is that of its session if it is the first
+    one there. Times in seconds since 1970.
 
     The output counts in `budget` until the run has ended and every reader has read it. A run that holds too much of it
     fails, and each function of `on_evicted` is called.
@@ -94,6 +95,7 @@ class Run:
     caller_trace: Mapping[str, str] | None = None
     trace_id: str | None = None
     sampling = Sampling()
+    title: str | None = None
     model: str | None = None
     usage = Usage()
     has_begun = False

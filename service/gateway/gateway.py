@@ -46,6 +46,7 @@ from service.models.catalog import ModelCatalog
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.pages import RunFilter, RunPosition
 from service.storage.runs.records import RunRecord
+from service.storage.runs.rows import to_title
 from service.storage.sessions.keys import owner_of
 from service.storage.sessions.transcripts import StoreError
 from service.storage.storage import Storage
@@ -120,6 +121,8 @@ class Gateway:
                 shows_reasoning=REASONING in request.shows,
             )
             run.request_id, run.caller_trace, run.sampling = request_id, caller_trace, plan.sampling
+            if not run.accepted.stateless:
+                run.title = to_title(one.message for one in request.messages)
             if request.detached and sum(one.accepted.detached for one in self.runs.active()) >= MAX_NAMED_RUNS:
                 raise too_many_named_runs()
             known = self._find_named(run) if request.run_id is not None else None

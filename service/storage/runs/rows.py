@@ -146,7 +146,7 @@ def to_summary_row(run: AcceptedRun, outcome: RunOutcome, path: Path, at_ms: int
     }
 
 
-def to_title(messages: tuple[Message, ...]) -> str | None:
+def to_title(messages: Iterable[Message]) -> str | None:
     """Derive a session's title: one line of its first user message."""
     for message in messages:
         if message.role is Role.USER:

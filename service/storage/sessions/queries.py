@@ -37,7 +37,7 @@ class SessionOverview:
     stateless: bool
 
 
-def to_new_session(run: RunRecord) -> SessionOverview:
+def to_new_session(run: RunRecord, title: str | None) -> SessionOverview:
     """Return the metadata of a session whose first run, `run`, has not ended."""
     return SessionOverview(
         key=run.session_key,
@@ -46,7 +46,7 @@ def to_new_session(run: RunRecord) -> SessionOverview:
         message_count=0,
         created_at_ms=run.accepted_at_ms,
         updated_at_ms=run.accepted_at_ms,
-        title=None,
+        title=title,
         model=None,
         last_run_id=None,
         usage=Usage(),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 from support.api_keys import create_key
 from support.browser import needs_browser
-from support.live import live_gateway
+from support.live import TOKEN, live_gateway
 from support.page_stage import Stage, ask, config_of
 from support.upstream import Upstream
 
@@ -44,6 +47,27 @@ def test_error_of_a_killed_gateway_is_shown_once(stage: Stage, module_upstream: 
         assert page.text().count("run_interrupted") == 1
         page.click("[role=alert] button")
         page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the line'")
+
+
+@contextmanager
+def run_elsewhere(stage: Stage, text: str, **headers: str) -> Iterator[str]:
+    """Have another program ask; yields the key of its session while the answer goes on, which is then left."""
+    asked = {"model": "openclaw/main", "stream": True, "messages": [{"role": "user", "content": text}]}
+    given = {"Authorization": f"Bearer {TOKEN}", **headers}
+    url = f"{stage.gateway.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=asked, headers=given, timeout=30) as response:
+        yield response.headers["x-openclaw-session-key"]
+
+
+def test_session_has_its_title_while_its_first_run_goes_on(stage: Stage) -> None:
+    page = stage.sign_in()
+    with run_elsewhere(stage, "hold the first", **{"x-openclaw-session-key": "first-run"}) as key:
+        page.wait("document.querySelector('.recent')?.innerText.includes('hold the first')")
+        page.evaluate("location.hash = '#/sessions'")
+        page.wait("document.querySelector('.list strong')?.innerText == 'hold the first'")
+        page.evaluate(f"location.hash = '#/chat/{key}'")
+        page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the first'")
+        assert page.evaluate("document.querySelector('h1').innerText") == "hold the first"
 
 
 def test_usage_tells_keys_of_the_same_name_apart(stage: Stage) -> None:
