@@ -2,7 +2,7 @@
 /** The conversation that is open: what it consists of, and the run that answers it. */
 
 import { ApiError, call, getJson, postJson, readEvents, sessionPath, toHeader, UNREACHABLE } from "./api.js";
-import { addChunk, addEndings, addKnown, goesOn, hasForeignCalls, message, toEnding, toRequest, toShown } from "./conversation.js";
+import { addChunk, addEndings, addKnown, beginsWith, hasForeignCalls, message, toEnding, toRequest, toShown } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { loadConversation } from "./sessions_api.js";
 import { may, onEvent } from "./socket.js";
@@ -80,7 +80,7 @@ export async function open(key, branch) {
 /** Load what is open, and follow the run that goes on in it. @param {number} [branch] */
 async function openAgain(branch) {
   const session = await reload(branch);
-  if (branch === undefined && session?.active_run_ids.length) join(session.active_run_ids[0]);
+  if (branch === undefined && session) joinFirst(session);
 }
 
 /** Load the session again, and return it, unless that failed or another one was opened. @param {number} [branch] */
@@ -122,22 +122,30 @@ async function lookAgain() {
   if (chat.error?.status === 0 && !chat.failed) return openAgain();
   if (!chat.isStored) return;
   const session = await getJson(sessionPath(key), { limit: 1 }).catch(() => null);
-  if (session && chat.key === key && useOf(session) !== use) await catchUp(key);
+  if (session && chat.key === key && (useOf(session) !== use || session.active_run_ids.length)) await catchUp(key);
 }
 
 /** @param {any} session */
 const useOf = ({ last_used_at: at, message_count: count }) => `${at} ${count}`;
 
-/** Show what another tab or program has added to the end of the conversation, if nothing goes on here. @param {string} key */
+/** Show what another tab or program adds to the end of the conversation, also as it happens, if nothing goes on here. @param {string} key */
 async function catchUp(key) {
-  const { id, messages } = chat;
-  const isIdle = () => chat.id === id && chat.key === key && chat.messages === messages && !(chat.run || chat.isLoading || chat.failed);
   await concluded;
+  const { id } = chat;
+  const isIdle = () => chat.id === id && chat.key === key && !(chat.run || chat.isLoading || chat.failed);
   if (!may("read") || !isIdle()) return;
   const session = await loadConversation(key).catch(() => null);
   if (!session || !isIdle()) return;
+  const stored = toShown(session.messages);
+  if (!beginsWith(stored, chat.messages)) return;
   chat.use = useOf(session);
-  if (goesOn(messages, toShown(session.messages))) show(session);
+  if (stored.length > chat.messages.length) show(session);
+  joinFirst(session);
+}
+
+/** Follow the first run that goes on in a session, if there is one. @param {any} session */
+function joinFirst({ active_run_ids: [runId] }) {
+  if (runId && !chat.run) join(runId);
 }
 
 /** Say why a conversation cannot be sent as a whole, if so. @param {any} session @param {Shown[]} shown */
@@ -182,6 +190,7 @@ function join(runId) {
 
 /** Show a run that answers `conversation` to its end. @param {Shown[]} conversation @param {(run: any) => Promise<Response>} begun */
 async function carryOut(conversation, begun) {
+  const { id } = chat;
   const before = { messages: chat.messages, isStored: chat.isStored };
   const shown = message("assistant", { isLive: true });
   const run = { runId: "", after: 0, looked: -1, note: "", isStopping: false, control: new AbortController() };
@@ -198,29 +207,32 @@ async function carryOut(conversation, begun) {
   shown.isLive = false;
   if (error && hasContent(shown)) shown.ending = toEnding({ state: stateAfter(error), error });
   Object.assign(chat, { run: null, hasEnded: true });
-  concluded = conclude({ run, shown, conversation, before, error });
-  await concluded;
+  const conclusion = conclude({ run, shown, conversation, before, error });
+  concluded = conclusion.then(() => {});
+  const session = await conclusion;
   redraw();
+  if (session && !chat.failed) setTimeout(() => chat.id === id && joinFirst(session)); // what was sent meanwhile comes first
 }
 
-/** Take over what the gateway has stored of a run that has ended. @param {any} ended */
+/** Take over what the gateway has stored of a run that has ended, and return the session if it was read. @param {any} ended */
 async function conclude({ run, shown, conversation, before, error }) {
   const { id, messages } = chat;
   const session = may("read") && run.runId ? await reload() : null;
-  if (chat.id !== id || chat.run) return;
+  if (chat.id !== id || chat.run) return null;
   const problem = chat.error;
   if (session ? session.messages.some((one) => one.run_id === run.runId) : hasContent(shown) && !isLost(problem)) {
     const isShown = chat.messages.some(({ runId, ending }) => runId === run.runId && ending);
     const ownError = isShown ? null : error;
     const isRefusal = problem?.code === "missing_scope"; // of reading: the answer is there
     Object.assign(chat, { isStored: true, error: ownError ?? (isRefusal ? null : problem) });
-    return;
+    return session;
   }
   chat.messages = hasContent(shown) ? messages : before.messages;
   chat.isStored = session ? session.messages.length > 0 : before.isStored && !isLost(problem);
   const isJoined = before.messages === conversation;
   chat.error = isJoined && error?.code === "run_events_gone" ? null : (error ?? problem);
   if (!isJoined) chat.failed = conversation;
+  return session;
 }
 
 /** @param {Shown} shown */

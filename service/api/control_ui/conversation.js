@@ -47,9 +47,9 @@ export function toShown(stored) {
   return shown;
 }
 
-/** Return true if `stored` begins with all that is `shown`, and has more. @param {Shown[]} shown @param {Shown[]} stored */
-export const goesOn = (shown, stored) =>
-  stored.length > shown.length && shown.every(({ role, runId }, place) => stored[place].role === role && stored[place].runId === runId);
+/** Return true if `stored` begins with all that is `shown`. @param {Shown[]} stored @param {Shown[]} shown */
+export const beginsWith = (stored, shown) =>
+  stored.length >= shown.length && shown.every(({ role, runId }, place) => stored[place].role === role && stored[place].runId === runId);
 
 /** Return true if a program has carried out functions of its own for stored messages. @param {any[]} stored */
 export function hasForeignCalls(stored) {

@@ -7,12 +7,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 from support.api_keys import create_key
 from support.browser import needs_browser
 from support.live import TOKEN, live_gateway
-from support.page_stage import Stage, ask, config_of
+from support.page_stage import IS_OVER, Stage, answers, ask, config_of
 from support.upstream import Upstream
 
 pytestmark = needs_browser
@@ -68,6 +69,18 @@ def test_session_has_its_title_while_its_first_run_goes_on(stage: Stage) -> None
         page.evaluate(f"location.hash = '#/chat/{key}'")
         page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the first'")
         assert page.evaluate("document.querySelector('h1').innerText") == "hold the first"
+
+
+def test_run_of_another_program_is_seen_in_the_open_session_as_it_happens(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "one")
+    key = unquote(page.evaluate("location.hash.slice('#/chat/'.length)"))
+    with run_elsewhere(stage, "hold two", **{"x-openclaw-session-key": key}):
+        page.wait("document.querySelector('.answer[aria-busy=true] .markdown')?.innerText.trim() == 'one | hold two'")
+        assert answers(page) == ["one", "one | hold two"]
+        page.click("[aria-label=Stop]")
+        page.wait(IS_OVER.format(2))
+    page.wait("document.querySelectorAll('.bubble').length == 2")
 
 
 def test_usage_tells_keys_of_the_same_name_apart(stage: Stage) -> None:
