@@ -372,6 +372,15 @@ def test_page_is_no_larger_than_its_window_with_many_conversations(stage: Stage)
     page.send("Emulation.clearDeviceMetricsOverride")
 
 
+def test_chat_with_a_long_title_is_no_wider_than_a_phone(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "say something with a title that is long")
+    page.show_as(320, 600)
+    assert page.evaluate("document.querySelector('main').scrollWidth") == 320
+    assert page.evaluate("document.querySelector('[aria-label=\"New chat\"]').getBoundingClientRect().right") <= 320
+    page.send("Emulation.clearDeviceMetricsOverride")
+
+
 def test_refused_message_can_be_tried_again(stage: Stage) -> None:
     page = stage.sign_in()
     page.fill("#message", "fail please")
