@@ -62,10 +62,12 @@ function addStep({ steps, text, reasoning }, call) {
   steps.push({ ...call, result: null, ok: null, ms: null, textAt: text.length, reasoningAt: reasoning.length });
 }
 
-/** Providers may number their calls anew in each step. @param {Shown} answer @param {string} id */
-const lastStep = ({ steps }, id) => steps.findLast((step) => step.id === id);
+/** @typedef {Pick<Shown, "text"|"reasoning"|"steps">} Said */
 
-/** Return an answer in the order of what happened: texts and reasoning that end with a call of a tool, and the last ones. @param {Shown} answer */
+/** Providers may number their calls anew in each step. @param {Said} said @param {string} id */
+export const lastStep = ({ steps }, id) => steps.findLast((step) => step.id === id);
+
+/** Return an answer in the order of what happened: texts and reasoning that end with a call of a tool, and the last ones. @param {Said} said */
 export function toPieces({ text, reasoning, steps }) {
   const from = { text: 0, reasoning: 0 };
   /** @param {"text"|"reasoning"} name @param {number} [end] */

@@ -3,6 +3,7 @@
 
 import { call, getJson, postJson, readEvents } from "./api.js";
 import { approvalsOf } from "./approvals_view.js";
+import { lastStep, toPieces } from "./conversation.js";
 import { redraw } from "./draw.js";
 import { ago, count, duration, money, pretty, time } from "./format.js";
 import { html, nothing } from "./vendor/lit-html.js";
@@ -63,8 +64,8 @@ class Watch {
     else if (type === "text.retracted") this.text = cut(this.text, event.characters);
     else if (type === "reasoning.delta") this.reasoning += event.text;
     else if (type === "reasoning.retracted") this.reasoning = cut(this.reasoning, event.characters);
-    else if (type === "tool.started") this.steps.push({ ...event, result: null });
-    else if (type === "tool.ended") Object.assign(this.steps.find(({ id }) => id === event.id) ?? {}, { ...event, result: event.summary });
+    else if (type === "tool.started") this.steps.push({ ...event, result: null, textAt: this.text.length, reasoningAt: this.reasoning.length });
+    else if (type === "tool.ended") Object.assign(lastStep(this, event.id) ?? {}, { ...event, result: event.summary });
     else if (type === "run.ended" && chosen?.id === this.id) chosen.run.refresh();
     redraw();
   }
@@ -152,12 +153,18 @@ function facts(run) {
 }
 
 /** @param {Watch} watch */
-function watchView({ text, reasoning, steps, isOver, hasEvents }) {
-  if (isOver && !hasEvents) return html`<p class="empty">The events of this run are not kept. Its session has the messages.</p>`;
-  return html`${reasoning ? html`<details class="fold"><summary>Reasoning</summary><div class="thoughts">${reasoning}</div></details>` : nothing}
-    ${steps.map(({ name, arguments: given, result, ok, duration_ms: ms }) => html`<details class="fold step">
+function watchView(watch) {
+  if (watch.isOver && !watch.hasEvents) return html`<p class="empty">The events of this run are not kept. Its session has the messages.</p>`;
+  return toPieces(watch).map(({ text, reasoning, step }) => html`
+    ${reasoning ? html`<details class="fold"><summary>Reasoning</summary><div class="thoughts">${reasoning}</div></details>` : nothing}
+    ${text ? html`<pre class="output" tabindex="0">${text}</pre>` : nothing}
+    ${step ? stepView(step) : nothing}`);
+}
+
+/** @param {any} step */
+function stepView({ name, arguments: given, result, ok, duration_ms: ms }) {
+  return html`<details class="fold step">
       <summary><span class="mark ${ok === undefined ? "busy" : ok ? "good" : "bad"}" aria-hidden="true"></span><code>${visible(name)}</code>
         <span class="faint">${ok === undefined ? "running…" : ok ? duration(ms) : "failed"}</span></summary>
-      <p class="label">Arguments</p><pre tabindex="0">${visible(pretty(given ?? ""))}</pre>${result === null ? nothing : html`<p class="label">Beginning of the result</p><pre tabindex="0">${visible(result)}</pre>`}</details>`)}
-    ${text ? html`<h2>Output</h2><pre class="output" tabindex="0">${text}</pre>` : nothing}`;
+      <p class="label">Arguments</p><pre tabindex="0">${visible(pretty(given ?? ""))}</pre>${result === null ? nothing : html`<p class="label">Beginning of the result</p><pre tabindex="0">${visible(result)}</pre>`}</details>`;
 }

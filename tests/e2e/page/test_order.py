@@ -19,8 +19,8 @@ from support.upstream import Upstream
 pytestmark = needs_browser
 
 #: What an answer consists of, in the order in which it is shown.
-PIECES = """[...document.querySelectorAll('.answer > :is(details, .markdown)')].map((one) =>
-  one.className === 'markdown' ? one.innerText.trim() : one.querySelector('.thoughts')?.textContent ?? 'tool')"""
+PIECES = """[...document.querySelectorAll('main :is(.fold, .markdown, .output)')].map((one) =>
+  one.tagName !== 'DETAILS' ? one.innerText.trim() : one.querySelector('.thoughts')?.textContent ?? 'tool')"""
 IN_ORDER = ["Thought 0.", "Saying 0.", "tool", "Thought 1.", "Saying 1.", "tool", "Thought 2.", "Saying 2."]
 
 
@@ -28,6 +28,12 @@ def test_text_stands_before_the_tool_that_was_called_after_it(stage: Stage) -> N
     page = stage.sign_in()
     ask(page, "announce it")
     assert page.evaluate(PIECES) == IN_ORDER
+    page.click(".answer a[href^='#/runs/']")
+    page.wait("document.querySelectorAll('.output').length == 3")
+    assert page.evaluate(PIECES) == IN_ORDER
+    assert "running" not in page.evaluate("document.querySelector('main').innerText")
+    page.evaluate("history.back()")
+    page.wait("document.querySelector('.answer')")
     page.open(page.evaluate("location.href"))
     page.wait("document.querySelector('.answer')")
     assert page.evaluate(PIECES) == [piece for piece in IN_ORDER if "Thought" not in piece]
