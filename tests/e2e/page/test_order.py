@@ -89,6 +89,22 @@ def test_run_of_another_program_is_seen_in_the_open_session_as_it_happens(stage:
     page.wait("document.querySelectorAll('.bubble').length == 2")
 
 
+def test_run_that_waited_for_another_one_is_seen_after_it(stage: Stage) -> None:
+    page = stage.sign_in()
+    ask(page, "one")
+    key = unquote(page.evaluate("location.hash.slice('#/chat/'.length)"))
+    with run_elsewhere(stage, "hold two", **{"x-openclaw-session-key": key}), stage.gateway.client() as client:
+        page.wait("document.querySelector('.answer[aria-busy=true] .markdown')")
+        assert client.post("/v1/runs", json={"input": "hold three", "session_key": key}).json()["state"] == "queued"
+        for count, text in ((2, "one | hold two"), (3, "one | hold two | hold three")):
+            page.wait(
+                f"document.querySelectorAll('.answer').length == {count}"
+                f" && document.querySelector('.answer[aria-busy=true] .markdown')?.innerText.trim() == '{text}'"
+            )
+            page.click("[aria-label=Stop]")
+        page.wait(IS_OVER.format(3))
+
+
 def test_usage_tells_keys_of_the_same_name_apart(stage: Stage) -> None:
     ids = []
     for _ in range(2):
