@@ -11,14 +11,12 @@ from geventhttpclient.response import (  # type: ignore[attr-defined]  # the par
     HTTPResponseParser,
 )
 
-from service.core.concurrency import Timeout
+from service.core.concurrency import Timeout, wait_for_input
 from service.core.errors import GatewayError
 from service.core.fetch.decoding import Decoder
 from service.models.http.codings import PLAIN, choose_decoder, is_undecided
 
 _BLOCK_BYTES = 32 * 1024
-_TURN_BYTES = 64 * 1024
-_PAUSE_SECONDS = 0.0001
 _MAX_HEAD_BYTES = 64 * 1024
 _FIRST_FINAL_STATUS = 200
 _MAX_DECODED_BYTES = 17 * 1024 * 1024  # of one block, more than an answer may have
@@ -52,7 +50,6 @@ class UpstreamResponse(HTTPResponseParser):
         self._on_header_field = self._name.append
         self._has_head = self._is_complete = False
         self._body = bytearray()
-        self._received_in_turn = 0
         self._decoder: Decoder | None = None
         try:
             self._read_head()
@@ -119,6 +116,7 @@ class UpstreamResponse(HTTPResponseParser):
             if self._sock is None:
                 raise DroppedError
             try:
+                wait_for_input(self._sock)
                 data = self._sock.recv(_BLOCK_BYTES)
             except ConnectionResetError:
                 data = b""
@@ -185,6 +183,7 @@ class UpstreamResponse(HTTPResponseParser):
                 if self._sock is None:
                     raise DroppedError
                 with self._patience:
+                    wait_for_input(self._sock)
                     data = self._sock.recv(_BLOCK_BYTES)
                 self.feed(data)
                 if self._is_complete:
@@ -197,11 +196,6 @@ class UpstreamResponse(HTTPResponseParser):
             raise read_error(error if data else DroppedError()) from error
         arrived = bytes(body)
         body.clear()
-        self._received_in_turn += len(arrived)
-        if self._received_in_turn >= _TURN_BYTES:
-            # recv does not yield while bytes are available: a fast provider would block every other greenlet.
-            self._received_in_turn = 0
-            gevent.sleep(_PAUSE_SECONDS)
         return arrived
 
     def read_all(self, limit_bytes: int, within_seconds: float | None = None) -> bytes:
