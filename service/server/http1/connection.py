@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
-from service.core.concurrency import Timeout, sleep, wait_readable
+from service.core.concurrency import Timeout, sleep, wait_for_input
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.server.http1 import parser as wire
@@ -70,9 +70,10 @@ class Connection:
     def wait_for_request(self) -> bool:
         """Wait for a request's first byte: False when the peer closes or is silent for `idle_seconds`."""
         try:
-            if self.is_kept and not self.buffer:  # a read in vain would cost more
+            if self.is_kept and not self.buffer:
+                self.socket.settimeout(None)  # another limit would cost more
                 with self._idle_limit:
-                    wait_readable(self.fileno())
+                    wait_for_input(self.socket)
             return bool(self.buffer) or self.fill(self.limits.idle_seconds)
         except OSError:
             return False
