@@ -1,17 +1,20 @@
 """`/healthz` and `/readyz`: probes for operators."""
 
-from service.api.http.connexion_app import current_gateway
+from service.api.http.connexion_app import current_gateway, current_request
 from service.api.http.http_response import Response, json_response, ok_response
 from service.core.errors import GatewayError
+from service.core.logs import access_entry
 
 
 def get_health() -> Response:
     """Report that the process is alive."""
+    access_entry(current_request().environ).is_routine = True
     return ok_response("application/json", b'{"ok":true,"status":"live"}')
 
 
 def get_readiness() -> Response:
     """Report readiness for traffic; a 503 names the failing checks."""
+    access_entry(current_request().environ).is_routine = True
     gateway = current_gateway()
     failing = gateway.failing()
     if failing:

@@ -194,7 +194,7 @@ def write_config(gateway: LiveGateway, config: Any) -> None:
 
 
 def test_command_follows_file_that_is_moved_and_one_that_is_emptied(gateway: LiveGateway, client: httpx.Client) -> None:
-    client.get("/healthz")
+    client.get("/openapi.yaml")
     with tempfile.TemporaryFile() as output, Path(os.devnull).open("rb") as stdin:
         arguments = ("logs", "--follow", "--limit", "1")
         following = start(
@@ -205,23 +205,23 @@ def test_command_follows_file_that_is_moved_and_one_that_is_emptied(gateway: Liv
             def shown() -> str:
                 return os.pread(output.fileno(), 1 << 20, 0).decode()
 
-            eventually(lambda: "path=/healthz" in shown())
+            eventually(lambda: "path=/openapi.yaml" in shown())
             path_of(gateway).replace(path_of(gateway).with_name("gateway.log.1"))
-            client.get("/readyz")
-            client.get("/readyz")
-            eventually(lambda: shown().count("path=/readyz") == 2)
+            client.get("/openapi.json")
+            client.get("/openapi.json")
+            eventually(lambda: shown().count("path=/openapi.json") == 2)
             os.truncate(path_of(gateway), 0)
-            client.get("/readyz")
-            eventually(lambda: shown().count("path=/readyz") == 3)
+            client.get("/openapi.json")
+            eventually(lambda: shown().count("path=/openapi.json") == 3)
         finally:
             following.kill()
             following.wait(30)
     done = openclaw(gateway, "logs", "--json")
     paths = [orjson.loads(line).get("path") for line in done.stdout.splitlines()]
-    assert "/healthz" in paths
-    assert paths[-1] == "/readyz"
+    assert "/openapi.yaml" in paths
+    assert paths[-1] == "/openapi.json"
     as_text = openclaw(gateway, "logs", "--limit", "1").stdout
-    assert re.fullmatch(r"\S+Z INFO openclaw\.access method=GET path=/readyz status=200 .*\n", as_text)
+    assert re.fullmatch(r"\S+Z INFO openclaw\.access method=GET path=/openapi.json status=200 .*\n", as_text)
 
 
 def environment_in(directory: Path, config: Any) -> dict[str, str]:

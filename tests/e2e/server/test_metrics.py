@@ -152,7 +152,7 @@ def test_embeddings_are_counted_and_logged(gateway: LiveGateway, client: httpx.C
     assert f"INFO openclaw.embeddings {line}" in gateway.output
     [line] = re.findall(r"WARNING openclaw\.embeddings (.*)", gateway.output)
     assert line.startswith("outcome=provider_rejected_request agent=main")
-    assert re.search(r'request_id=\S+ reason="[^"]*input is \[\.\.\.\]: no such input', line)
+    assert re.search(r'reason="[^"]*input is \[\.\.\.\]: no such input" request_id=', line)
     assert "secret" not in line
 
 
@@ -235,14 +235,23 @@ def test_port_of_its_own_has_metrics_alone_for_programs_of_this_machine(tmp_path
         assert text in ended.stderr
 
 
-def test_scrapes_that_succeed_are_details_of_the_log(tmp_path: Path) -> None:
+def test_probes_and_scrapes_that_succeed_are_details_of_the_log(tmp_path: Path) -> None:
     config, port = metrics_config(tmp_path), free_port()
     config["gateway"]["http"]["endpoints"]["metrics"]["port"] = port
     config["logging"] = {"level": "debug"}
     with live_gateway(tmp_path / "one", config) as running, running.client() as client, running.client("x") as stranger:
-        answers = [client.get("/metrics"), stranger.get("/metrics"), client.get("/healthz")]
+        answers = [stranger.get(path) for path in ("/healthz", "/readyz", "/openapi.json", "/metrics")]
+        answers += [client.get("/metrics")]
         answers += [httpx.request(method, f"http://127.0.0.1:{port}/metrics") for method in ("GET", "POST")]
-    levels = [("DEBUG", 200), ("INFO", 401), ("INFO", 200), ("DEBUG", 200), ("INFO", 405)]
+    levels = [
+        ("DEBUG", 200),
+        ("DEBUG", 200),
+        ("INFO", 200),
+        ("INFO", 401),
+        ("DEBUG", 200),
+        ("DEBUG", 200),
+        ("INFO", 405),
+    ]
     found = re.findall(r"(\w+) openclaw\.access method=\w+ path=\S+ status=(\d+)", running.output)
     assert [one.status_code for one in answers] == [status for _, status in levels]
     assert [(level, int(status)) for level, status in found] == levels
