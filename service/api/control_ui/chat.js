@@ -205,7 +205,7 @@ async function carryOut(conversation, begun) {
   }
   if (chat.run !== run) return;
   shown.isLive = false;
-  if (error && hasContent(shown)) shown.ending = toEnding({ state: stateAfter(error), error });
+  if (error && hasContent(shown)) shown.ending = toEnding({ state: stateAfter(error), error: isStop(error) ? null : error });
   Object.assign(chat, { run: null, hasEnded: true });
   const conclusion = conclude({ run, shown, conversation, before, error });
   concluded = conclusion.then(() => {});

@@ -22,6 +22,8 @@ from support.plain_proxy import plain_proxy
 from support.polling import until
 from support.upstream import Upstream
 
+from service.core.principal import Scope
+
 pytestmark = needs_browser
 
 
@@ -185,6 +187,19 @@ def test_stopped_answer_keeps_what_was_said(stage: Stage) -> None:
     ask(page, "two")
     assert page.evaluate(STATUS) == "The answer is complete."
     assert page.evaluate("document.querySelectorAll('.ending').length") == 1
+
+
+@pytest.mark.parametrize("key", ["chat", None])
+def test_answer_is_stopped_by_who_may_not_cancel_runs(stage: Stage, key: str | None) -> None:
+    with open_keys(stage.gateway.state_dir) as keys:
+        _, both = keys.create("both", [Scope.CHAT, Scope.READ])
+    page = stage.sign_in(stage.keys[key] if key else both)
+    page.fill("#message", "hold on")
+    page.press("Enter")
+    page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold on'")
+    page.click("[aria-label=Stop]")
+    page.wait(IS_OVER.format(1))
+    page.wait("document.querySelector('.ending')?.innerText.trim() == 'stopped'")
 
 
 STATUS = "document.querySelector('.composer [role=status]').innerText.trim()"
