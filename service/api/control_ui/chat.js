@@ -143,8 +143,9 @@ async function catchUp(key) {
   joinFirst(session);
 }
 
-/** Follow the first run that goes on in a session, if there is one. @param {any} session */
-function joinFirst({ active_run_ids: [runId] }) {
+/** Follow the first run that goes on in a session, if there is one. @param {any} session @param {string} [left] a run not to go back to */
+function joinFirst({ active_run_ids: ids }, left) {
+  const runId = ids.find((/** @type {string} */ id) => id !== left);
   if (runId && !chat.run) join(runId);
 }
 
@@ -211,7 +212,7 @@ async function carryOut(conversation, begun) {
   concluded = conclusion.then(() => {});
   const session = await conclusion;
   redraw();
-  if (session && !chat.failed) setTimeout(() => chat.id === id && joinFirst(session)); // what was sent meanwhile comes first
+  if (session && !chat.failed) setTimeout(() => chat.id === id && joinFirst(session, run.runId)); // what was sent meanwhile comes first
 }
 
 /** Take over what the gateway has stored of a run that has ended, and return the session if it was read. @param {any} ended */

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
 import httpx
-from support.api_keys import create_key
+from support.api_keys import create_key, open_keys
 from support.browser import needs_browser
 from support.live import TOKEN, live_gateway
 from support.page_stage import IS_OVER, Stage, answers, ask, config_of
 from support.upstream import Upstream
+
+from service.core.principal import Scope
 
 pytestmark = needs_browser
 
@@ -103,6 +106,21 @@ def test_run_that_waited_for_another_one_is_seen_after_it(stage: Stage) -> None:
             )
             page.click("[aria-label=Stop]")
         page.wait(IS_OVER.format(3))
+
+
+def test_run_that_may_not_be_cancelled_is_left_for_good(stage: Stage) -> None:
+    with open_keys(stage.gateway.state_dir) as keys:
+        _, text = keys.create("reader", [Scope.CHAT, Scope.READ])
+    page = stage.sign_in(text)
+    ask(page, "one")
+    key = unquote(page.evaluate("location.hash.slice('#/chat/'.length)"))
+    given = {"Authorization": f"Bearer {text}", "x-openclaw-session-key": key}
+    with run_elsewhere(stage, "hold two", **given):
+        page.wait("document.querySelector('.answer[aria-busy=true] .markdown')")
+        page.click("[aria-label=Stop]")
+        page.wait(IS_OVER.format(2))
+        time.sleep(0.5)
+        assert page.evaluate("document.querySelector('[aria-label=Stop]')") is None
 
 
 def test_usage_tells_keys_of_the_same_name_apart(stage: Stage) -> None:
