@@ -68,12 +68,12 @@ class GatewayLog:
             "agent": event.agent,
             "session": event.session_key,
         }
+        ids = current_work.get().ids
+        _add_caller(fields, ids.get("key"), ids.get("request_id"))
         if event.decided_by is not None:
             fields["decided_by"] = event.decided_by
         if arguments is not None:
             fields["arguments"] = arguments
-        ids = current_work.get().ids
-        _add_caller(fields, ids.get("key"), ids.get("request_id"))
         write_event(_tools, fields)
 
 
