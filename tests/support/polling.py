@@ -1,10 +1,12 @@
-"""Wait for a condition."""
+"""Wait for a condition, while the greenlets of the test go on."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from typing import Any
+
+from service.core.concurrency import sleep
 
 _GENEROUS_SECONDS = 120.0
 
@@ -16,5 +18,5 @@ def until(look: Callable[[], Any]) -> Any:
         found = look()
         if found:
             return found
-        time.sleep(0.02)
+        sleep(0.02)
     raise AssertionError("it did not come to pass")

@@ -17,9 +17,10 @@ from gevent import GreenletExit
 from support.chat import ask, error_of, text_of
 from support.databases import OwnServer
 from support.live import live_gateway, scripted_config
+from support.polling import until
 from support.transcripts import Transcripts
 
-from service.core.concurrency import deadline, sleep, spawn
+from service.core.concurrency import Event, deadline, sleep, spawn
 from service.core.messages import Role, Usage, text_message
 from service.storage.database import health
 from service.storage.database.caller_schema import login_failures
@@ -156,20 +157,24 @@ def test_lost_file_refuses_reads_writes_and_stateless_runs(path: Path, lose: Cal
 
 
 class Interrupted:
-    """A database whose next commits are interrupted after a pause."""
+    """A database whose first commit is interrupted on request."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Any, interruption: type[BaseException]) -> None:
         self._backend = backend
-        self.interruptions: list[type[BaseException]] = []
+        self._interruption: type[BaseException] | None = interruption
+        self.committing = Event()
+        self.interrupt = Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def write(self, job: Job[Any]) -> Any:
-        if self.interruptions:
-            sleep(0.1)
-            raise self.interruptions.pop()
-        return self._backend.write(job)
+        if self._interruption is None:
+            return self._backend.write(job)
+        interruption, self._interruption = self._interruption, None
+        self.committing.set()
+        self.interrupt.wait()
+        raise interruption
 
 
 @pytest.mark.parametrize("closes", [False, True])
@@ -177,21 +182,21 @@ class Interrupted:
 def test_interrupted_commit_leaves_no_other_write_waiting(
     path: Path, interruption: type[BaseException], *, closes: bool
 ) -> None:
-    with closing(open_file(path)) as database:
-        backend = database._backend = Interrupted(database._backend)
-        backend.interruptions.append(interruption)
-        count = MAX_OPERATIONS_PER_COMMIT + 1
+    count = MAX_OPERATIONS_PER_COMMIT + 1
+    with closing(open_file(path)) as database, deadline(GENEROUS_SECONDS):
+        backend = database._backend = Interrupted(database._backend, interruption)
         interrupted = spawn(database.write, Fill("interrupted"))
-        sleep(0.01)
+        backend.committing.wait()
         waiting = [spawn(database.write, Fill(str(number))) for number in range(count)]
-        sleep(0.01)
+        until(lambda: len(database._waiting) == count)
         if closes:
-            database.close()
-        with deadline(GENEROUS_SECONDS):
-            with pytest.raises(StoreError, match=interruption.__name__):
-                interrupted.get()
-            for write in waiting:
-                write.get()
+            spawn(database.close)
+            until(lambda: database._closed)
+        backend.interrupt.set()
+        with pytest.raises(StoreError, match=interruption.__name__):
+            interrupted.get()
+        for write in waiting:
+            write.get()
     with closing(open_file(path)) as database:
         assert len(database.fetch(sa.select(login_failures), {})) == count
 
