@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -122,11 +121,3 @@ def talking(ledger: Ledger, url: Callable[[], str], count: int, chance: random.R
         is_over.set()
         for thread in threads:
             thread.join()
-
-
-def wait_for_answer(ledger: Ledger, seconds: float = 60) -> None:
-    """Wait until any client has received a complete answer."""
-    give_up_at = time.monotonic() + seconds
-    while not ledger.answers:
-        assert time.monotonic() < give_up_at, "nobody was answered"
-        time.sleep(0.01)

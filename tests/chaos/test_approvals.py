@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from support.approvals import decide, pending, wait_for_pending
 from support.chat import ask, error_of, text_of
 from support.live import LiveGateway, live_gateway, stubbed_config
+from support.polling import until
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
@@ -38,13 +38,6 @@ def gateways(
             stack.enter_context(live_gateway(directory / f"host-{number}", config, arguments=arguments, env=env))
             for number in range(count)
         ]
-
-
-def wait_until(check: Any) -> None:
-    deadline = time.monotonic() + NOTICED_SECONDS
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_other_process_decides(database_url: str | None, upstream: Upstream, tmp_path: Path) -> None:
@@ -83,14 +76,14 @@ def test_approval_outlives_the_process_of_its_run(
         first.process.send_signal(signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             answer.result()
-        wait_until(lambda: there.get(f"/v1/runs/{approval['run_id']}").json()["state"] == "interrupted")
+        until(lambda: there.get(f"/v1/runs/{approval['run_id']}").json()["state"] == "interrupted")
         assert [one["id"] for one in pending(there)] == [approval["id"]]
         # The session goes on in the other process: its next run asks about the same call.
         if is_decided_first:
             decide(there, approval, "allow-once").raise_for_status()
         again = pool.submit(ask, there, "again", headers=SESSION)
         if not is_decided_first:
-            wait_until(lambda: [one["run_id"] for one in pending(there)] not in ([], [approval["run_id"]]))
+            until(lambda: [one["run_id"] for one in pending(there)] not in ([], [approval["run_id"]]))
             decide(there, approval, "allow-once").raise_for_status()
         assert text_of(again.result()) == "Again."
     assert (tmp_path / "new.txt").read_text() == "x"

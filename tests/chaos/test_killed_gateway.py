@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 from support.live import TOKEN, live_gateway, scripted_config
+from support.polling import until
 
-from chaos.clients import SESSIONS, Ledger, Talker, talking, wait_for_answer
+from chaos.clients import SESSIONS, Ledger, Talker, talking
 from chaos.transcript import check_against, check_usage, connected, read_turns, runs_by_state
 
 CLIENTS = 6
@@ -30,7 +31,7 @@ def test_finished_answers_are_stored_exactly_once(
     for _ in range(25 if is_long else 2):
         with live_gateway(tmp_path, config(), env=env) as gateway:
             with talking(ledger, lambda: gateway.url, CLIENTS, chance):
-                wait_for_answer(ledger)  # at least one answer before the first kill, however slow the machine
+                until(lambda: ledger.answers)  # at least one answer before the first kill, however slow the machine
                 time.sleep(chance.uniform(0, LONGEST_LIFE_SECONDS))
                 with connected(database_url, gateway.state_dir) as connection:
                     read_turns(connection)  # only complete turns are visible at any time

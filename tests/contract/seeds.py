@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from contextlib import suppress
 from functools import cached_property
@@ -13,10 +12,10 @@ from urllib.parse import quote
 import httpx
 import orjson
 from support.live import scripted_config
+from support.polling import until
 
 _PATH = "/v1/chat/completions"
 _MESSAGES = [{"role": "user", "content": "Create this session."}]
-_PATIENCE_SECONDS = 30
 
 
 def contract_config() -> dict[str, Any]:
@@ -112,13 +111,11 @@ class Seeds:
         """Start a run that waits for an approval, and return the approval's id."""
         session = uuid.uuid4().hex
         threading.Thread(target=self._call_tool, args=(session,), daemon=True).start()
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            for one in self._client.get("/v1/approvals", params={"limit": 100}).raise_for_status().json()["data"]:
-                if one["session_key"] == f"agent:asker:{session}":
-                    return str(one["id"])
-            time.sleep(0.02)
-        raise TimeoutError("the run did not ask for an approval")
+        return str(until(lambda: self._approvals_of(f"agent:asker:{session}"))[0])
+
+    def _approvals_of(self, session_key: str) -> list[str]:
+        found = self._client.get("/v1/approvals", params={"limit": 100}).raise_for_status().json()["data"]
+        return [one["id"] for one in found if one["session_key"] == session_key]
 
     def _call_tool(self, session: str) -> None:
         headers = {"x-openclaw-model": "scripted/tools", "x-openclaw-session-key": session}

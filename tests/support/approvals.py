@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
+from support.polling import until
+
 PATH = "/v1/approvals"
-PATIENCE_SECONDS = 20
 
 
 def pending(client: httpx.Client) -> list[dict[str, Any]]:
@@ -19,11 +19,8 @@ def pending(client: httpx.Client) -> list[dict[str, Any]]:
 
 def wait_for_pending(client: httpx.Client, count: int = 1) -> dict[str, Any]:
     """Wait for `count` pending approvals and return the first."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while len(found := pending(client)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found[0]
+    until(lambda: len(pending(client)) >= count)
+    return pending(client)[0]
 
 
 def decide(client: httpx.Client, approval: Mapping[str, Any], decision: str) -> httpx.Response:

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -50,14 +49,6 @@ def read_until(connection: socket.socket, mark: bytes) -> bytes:
         assert data, f"closed after {received[:200]!r}"
         received += data
     return received
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds."""
-    until = time.monotonic() + 12 * _PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < until, "the condition did not become true in time"
-        time.sleep(0.02)
 
 
 class Edge:

@@ -34,12 +34,12 @@ def main() -> None:
         sys.exit(3)
     print(f"pid {os.getpid()}", flush=True)
     if options.child:
-        ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+        ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
         child = subprocess.Popen([sys.executable, "-c", ignore], start_new_session=True)
         print(f"pid {child.pid}", flush=True)
     time.sleep(options.delay)
     with Upstream(options.port):
-        time.sleep(60)
+        time.sleep(600)
 
 
 if __name__ == "__main__":

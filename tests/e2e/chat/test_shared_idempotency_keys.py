@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,11 +16,10 @@ import pytest
 from support.chat import PATH, ask, text_of, user
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.operator_client import OperatorClient, operator_client
+from support.polling import until
 from support.upstream import Upstream
 
 from service.storage.database.open import FILE_NAME
-
-PATIENCE_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +53,6 @@ def nothing_can_be_claimed(database_url: str | None, hosts: list[LiveGateway]) -
         connection.execute("LOCK TABLE claims IN SHARE MODE")
         yield
         connection.rollback()
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
 
 
 def outcome_of(client: OperatorClient, request_id: str) -> dict[str, Any]:
@@ -112,7 +103,7 @@ def test_caller_leaving_during_claim_does_not_block_key(
     with nothing_can_be_claimed(lasting_database_url, hosts):
         with hosts[0].client(timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
             ask(impatient, "never mind", headers=key)
-        eventually(lambda: "run_aborted" in hosts[0].output[before:])
+        until(lambda: "run_aborted" in hosts[0].output[before:])
     assert upstream.requests == []
     for host in hosts:
         with host.client() as client:
@@ -128,10 +119,10 @@ def test_caller_leaving_while_session_is_busy_is_withdrawn(hosts: list[LiveGatew
     with operator_client(hosts[1]) as holder:
         holding = {"message": "x", "idempotencyKey": "holder", "sessionKey": "busy", "model": "scripted/silent"}
         assert holder.response(holder.send("agent", holding))["ok"]
-        eventually(lambda: "inFlightRun" in holder.call("chat.history", {"sessionKey": "busy"}))
+        until(lambda: "inFlightRun" in holder.call("chat.history", {"sessionKey": "busy"}))
         with hosts[0].client(timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
             ask(impatient, "never mind", headers=key)
-        eventually(lambda: "run_aborted" in hosts[0].output[before:])
+        until(lambda: "run_aborted" in hosts[0].output[before:])
         assert holder.call("chat.abort", {"sessionKey": "busy", "runId": "holder"})["aborted"]
     with hosts[0].client() as client:
         assert text_of(ask(client, "something else", headers=key))
@@ -145,7 +136,7 @@ def test_run_of_another_gateway_is_cancelled_by_id(hosts: list[LiveGateway]) -> 
         params = {"message": "x", "idempotencyKey": "far", "sessionKey": "far", "model": "scripted/silent"}
         request = there.send("agent", params)
         assert there.response(request)["payload"]["status"] == "accepted"
-        eventually(lambda: "inFlightRun" in here.call("chat.history", {"sessionKey": "far"}))
+        until(lambda: "inFlightRun" in here.call("chat.history", {"sessionKey": "far"}))
         waiting = here.send("agent", params)  # follows the run of the other
         assert here.response(waiting)["payload"]["status"] == "accepted"
         assert here.call("sessions.abort", {"runId": "far"}) == {"ok": True, "abortedRunId": "far", "status": "aborted"}
@@ -172,7 +163,7 @@ def test_stateless_run_with_key_is_reported_as_running(hosts: list[LiveGateway])
         assert (active["state"], active["started_at"] >= active["created_at"]) == ("running", True)
         assert there.get(run).json()["state"] == "queued"  # all that is recorded
         assert there.post(f"{run}/cancel").status_code == 200
-        eventually(lambda: there.get(run).json()["state"] == "aborted")
+        until(lambda: there.get(run).json()["state"] == "aborted")
         ended = there.get(run).json()
         assert ended["duration_ms"] is not None
         assert client.get(run).json() == ended

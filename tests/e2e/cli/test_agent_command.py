@@ -17,6 +17,7 @@ from support.chat import ask
 from support.command import Home
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.operator_client import operator_client
+from support.polling import until
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
@@ -272,9 +273,7 @@ def test_ctrl_c_aborts_run_and_exits_with_130(
     upstream.aborted.at = None
     asked = len(upstream.requests)
     process = start(home, "--model", "up/hang", *client_options)
-    give_up_at = time.monotonic() + 60
-    while len(upstream.requests) == asked and time.monotonic() < give_up_at:
-        time.sleep(0.02)
+    until(lambda: len(upstream.requests) > asked)
     for _ in range(signals):
         process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -289,9 +288,7 @@ def test_ctrl_c_aborts_run_and_exits_with_130(
 def test_runs_of_session_are_aborted_by_key(home: Home, upstream: Upstream, client_options: tuple[str, ...]) -> None:
     asked = len(upstream.requests)
     process = start(home, "--session-key", "agent:beta:stuck", "--model", "up/hang", *client_options)
-    give_up_at = time.monotonic() + 60
-    while len(upstream.requests) == asked and time.monotonic() < give_up_at:
-        time.sleep(0.02)
+    until(lambda: len(upstream.requests) > asked)
     nothing = home.run("sessions", "abort", "stuck", "--json").json
     assert (nothing["ok"], nothing["aborted"], nothing["runIds"]) == (True, False, [])
     done = home.run("sessions", "abort", "stuck", "--agent", "Beta")
@@ -388,9 +385,7 @@ def test_lost_gateway_is_reported(tmp_path: Path) -> None:
 def test_run_aborted_by_another_client_fails(home: Home, running: LiveGateway, upstream: Upstream) -> None:
     asked = len(upstream.requests)
     process = start(home, "--model", "up/hang", "--session-key", "aborted elsewhere")
-    give_up_at = time.monotonic() + 60
-    while len(upstream.requests) == asked and time.monotonic() < give_up_at:
-        time.sleep(0.02)
+    until(lambda: len(upstream.requests) > asked)
     with operator_client(running) as operator:
         assert operator.call("chat.abort", {"sessionKey": "aborted elsewhere"})["aborted"]
     out, err = process.communicate(timeout=60)

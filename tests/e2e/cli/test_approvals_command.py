@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import orjson
 from support.approvals import wait_for_pending
 from support.chat import ask, text_of
 from support.live import live_gateway, stubbed_config
+from support.polling import until
 from support.preloaded import Ended, run
 from support.processes import started
 from support.scripted_upstream import Play, calls
@@ -79,10 +79,7 @@ def test_run_without_gateway_is_decided_by_other_process(upstream: Upstream, tmp
     (tmp_path / "openclaw.json").write_bytes(orjson.dumps(config_of(tmp_path, upstream)))
     command = [sys.executable, "-m", "service", "agent", "--local", "--message", "go"]
     with started(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as agent:
-        deadline = time.monotonic() + 60
-        while not (found := listed(tmp_path) if (tmp_path / "state").exists() else []):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        found = until(lambda: (tmp_path / "state").exists() and listed(tmp_path))
         assert openclaw(tmp_path, "approvals", "resolve", found[0]["id"], "deny").stdout.startswith("Denied write")
         output, _ = agent.communicate(timeout=60)
     assert output.strip() == "Done."

@@ -12,12 +12,12 @@ import support
 from click.testing import CliRunner
 from support.command import Home
 from support.live import live_gateway, scripted_config
+from support.polling import until
 
 from service.cli import openclaw
 from service.config.secrets import MASK
 
 RAW_SERVER = str(Path(support.__file__).with_name("mcp_raw_server.py"))
-SECONDS = 30
 
 
 def with_servers() -> dict[str, Any]:
@@ -103,10 +103,7 @@ def test_states_are_shown_by_readiness_and_status(tmp_path: Path) -> None:
     del config["mcp"]["servers"]["raw"]["env"]
     with live_gateway(tmp_path / "home", config) as running, running.client() as client:
         wanted = {"raw": "connected", "gone": "failed"}
-        give_up_at = time.monotonic() + SECONDS
-        while (states := states_of(client.get("/readyz").json())) != wanted:
-            assert time.monotonic() < give_up_at, states
-            time.sleep(0.1)
+        until(lambda: states_of(client.get("/readyz").json()) == wanted)
         home = Home(tmp_path, {"OPENCLAW_GATEWAY_URL": running.url})
         home.write(config)
         report = home.run("status", "--json", OPENCLAW_GATEWAY_TOKEN="a-token-for-tests").json

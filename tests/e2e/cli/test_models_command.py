@@ -7,18 +7,12 @@ from pathlib import Path
 
 from support.chat import ask, text_of
 from support.command import Home
-from support.live import LiveGateway, live_gateway, stubbed_config
+from support.live import live_gateway, stubbed_config
+from support.polling import until
 from support.upstream import Exchange, Upstream
 
 SECONDS = 30
 NOTE = "Note: The provider's list of models does not have stub/ko. Did you mean stub/ok?"
-
-
-def wait_for_note(running: LiveGateway) -> None:
-    give_up_at = time.monotonic() + SECONDS
-    while NOTE not in running.output:
-        assert time.monotonic() < give_up_at, running.output
-        time.sleep(0.05)
 
 
 def test_list_notes_models_that_provider_does_not_have(tmp_path: Path, upstream: Upstream) -> None:
@@ -49,7 +43,7 @@ def test_start_logs_the_notes(tmp_path: Path, upstream: Upstream) -> None:
     config = stubbed_config(upstream.url, {"primary": "stub/ok", "fallbacks": ["stub/ko"]})
     for arguments in ((), ("--workers", "2")):
         with live_gateway(tmp_path / f"home{len(arguments)}", config, arguments=arguments) as running:
-            wait_for_note(running)
+            until(lambda: NOTE in running.output)
             assert running.stop() == 0
             assert running.output.count(NOTE) == 1
 
@@ -62,10 +56,7 @@ def test_list_that_does_not_arrive_delays_neither_start_nor_request_nor_stop(
 
     upstream.listing = hang
     with live_gateway(tmp_path, stubbed_config(upstream.url)) as running, running.client() as client:
-        give_up_at = time.monotonic() + SECONDS
-        while not upstream.listings:
-            assert time.monotonic() < give_up_at
-            time.sleep(0.01)
+        until(lambda: upstream.listings)
         began = time.monotonic()
         assert text_of(ask(client, "hi"))
         assert time.monotonic() - began < 4

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 from support.chat import ask, error_of, text_of, user
-from support.http1_server import eventually
 from support.live import LiveGateway, live_gateway, scripted_config, stubbed_config
 from support.pictures import data_uri, picture
+from support.polling import until
 from support.scripted_upstream import Play, calls
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import refuse
@@ -225,7 +225,7 @@ def test_agent_uses_tools_of_mcp_server(upstream: Upstream, tmp_path: Path) -> N
             text_of(ask(client, "hi", headers={"x-openclaw-model": "stub/ok"}))
             return "files__add" in str(upstream.requests[-1].body.get("tools"))
 
-        eventually(is_offered)  # a run waits 5 s for what a server offers; on a busy machine that may be too short
+        until(is_offered)  # a run waits 5 s for what a server offers; on a busy machine that may be too short
         assert text_of(ask(client, "add")) == "done"
         result = upstream.requests[-1].body["messages"][-1]
         assert (result["role"], "5" in result["content"]) == ("tool", True)

@@ -15,6 +15,7 @@ import orjson
 import pytest
 from support.chat import PATH, ask, chunks_of, error_of, streamed_text, text_of, user
 from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.polling import until
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import frame, ok
 
@@ -117,19 +118,19 @@ def test_stream_failure_is_status_before_first_event_and_error_event_after(
 )
 def test_log_has_failed_model_code_and_reason(client: httpx.Client, relay: LiveGateway, model: str, why: str) -> None:
     ask(client, "hi", headers=by(model))
-    wait_until(lambda: f"the model {model} failed: {why}" in relay.output)
+    until(lambda: f"the model {model} failed: {why}" in relay.output)
 
 
 def test_log_has_codes_of_failed_runs_and_refused_requests(client: httpx.Client, relay: LiveGateway) -> None:
     ask(client, "hi", headers={**by("nowhere/x"), "x-request-id": "find-me"})
-    wait_until(lambda: "request find-me was refused: model_not_found\n" in relay.output)
+    until(lambda: "request find-me was refused: model_not_found\n" in relay.output)
     answer = ask(client, "hi", stream=True, headers=by("stub/drop-after"))
     run_id = chunks_of(answer)[0]["id"]
-    wait_until(lambda: f"openclaw.run run={run_id} outcome=provider_error agent=main" in relay.output)
+    until(lambda: f"openclaw.run run={run_id} outcome=provider_error agent=main" in relay.output)
     refused = re.compile(r"access.* status=404 .*request_id=find-me .* error=model_not_found\n")
     broken = re.compile(rf"access.* status=200 .* run={run_id} error=provider_error\n")
-    wait_until(lambda: refused.search(relay.output) is not None)
-    wait_until(lambda: broken.search(relay.output) is not None)
+    until(lambda: refused.search(relay.output) is not None)
+    until(lambda: broken.search(relay.output) is not None)
 
 
 def test_retry_after_of_provider_is_passed_on(client: httpx.Client) -> None:
@@ -326,7 +327,7 @@ def test_disconnect_of_caller_ends_upstream_request(
 ) -> None:
     told = len(patient_relay.output)
     connection = start_request(patient_relay, stream=stream, headers=by(model))
-    wait_until(lambda: bool(upstream.requests))
+    until(lambda: upstream.requests)
     if begins := stream and model == "stub/hang-midway":
         receive_word(connection)
     left_at = time.monotonic()
@@ -335,7 +336,7 @@ def test_disconnect_of_caller_ends_upstream_request(
     assert upstream.aborted.at is not None
     assert upstream.aborted.at - left_at < 1
     status = 200 if begins else 499
-    wait_until(lambda: f"path=/v1/chat/completions status={status} " in patient_relay.output[told:])
+    until(lambda: f"path=/v1/chat/completions status={status} " in patient_relay.output[told:])
 
 
 def test_disconnect_of_queued_caller_frees_its_place(tmp_path: Path) -> None:
@@ -344,12 +345,12 @@ def test_disconnect_of_queued_caller_frees_its_place(tmp_path: Path) -> None:
         config["agents"]["defaults"]["maxConcurrent"] = 1
         with live_gateway(tmp_path, config) as running, running.client() as client:
             first = start_request(running, stream=False, headers=by("stub/hang"))
-            wait_until(lambda: bool(upstream.requests))
+            until(lambda: upstream.requests)
             waiting = [start_request(running, stream=stream, headers=by("stub/split")) for stream in (True, False)]
             time.sleep(0.3)  # they wait by now; who comes later leaves in the same way
             for connection in waiting:
                 connection.close()
-            wait_until(lambda: running.output.count("status=499") == len(waiting))
+            until(lambda: running.output.count("status=499") == len(waiting))
             first.close()
             assert ask(client, "hi").status_code == 200
         assert [received.body["model"] for received in upstream.requests] == ["hang", "ok"]
@@ -361,10 +362,10 @@ def test_wait_for_slot_is_bounded_by_run_timeout(tmp_path: Path) -> None:
         config["agents"]["defaults"]["maxConcurrent"] = 1
         with live_gateway(tmp_path, config) as running, running.client() as client:
             first = start_request(running, stream=False, headers=by("stub/hang"))
-            wait_until(lambda: bool(upstream.requests))
+            until(lambda: upstream.requests)
             config["agents"]["defaults"]["timeoutSeconds"] = 0.5  # for those that come later
             (tmp_path / "openclaw.json").write_bytes(orjson.dumps(config))
-            wait_until(lambda: "in force:" in running.output)
+            until(lambda: "in force:" in running.output)
             refused = ask(client, "hi")
             assert error_of(refused)[:2] == (429, "too_many_runs")
             assert refused.headers["retry-after"] == "1"
@@ -380,7 +381,7 @@ def test_timeout_error_states_time_spent_in_queue(tmp_path: Path) -> None:
         config["agents"]["defaults"] |= {"maxConcurrent": 1, "timeoutSeconds": 3}
         with live_gateway(tmp_path, config) as running, running.client() as client, ThreadPoolExecutor() as pool:
             first = start_request(running, stream=False, headers=by("stub/hang"))
-            wait_until(lambda: bool(upstream.requests))
+            until(lambda: upstream.requests)
             waiting = pool.submit(ask, client, "hi", headers=by("stub/hang"))
             time.sleep(1)
             first.close()
@@ -401,10 +402,3 @@ def test_text_before_disconnect_is_stored(patient_relay: LiveGateway, upstream: 
         ask(client, "go on", headers=key)
     roles = [message["role"] for message in upstream.requests[-1].body["messages"]]
     assert roles == ["user", "assistant", "user"]
-
-
-def wait_until(condition: Any, seconds: float = 10) -> None:
-    give_up_at = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not happen in time"
-        time.sleep(0.01)

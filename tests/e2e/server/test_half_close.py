@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import orjson
 import pytest
 from support.chat import PATH, user
-from support.http1_server import eventually, read_to_end
+from support.http1_server import read_to_end
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.polling import until
 
 
 @pytest.fixture(scope="module")
@@ -45,5 +46,5 @@ def test_run_ends_when_its_client_is_gone(gateway: LiveGateway, *, stream: bool)
     with send(gateway, "silent", stream=stream, request_id=f"gone-{stream}"):
         time.sleep(0.5)
     closed_at = time.monotonic()
-    eventually(lambda: f"request_id=gone-{stream}" in gateway.output)
+    until(lambda: f"request_id=gone-{stream}" in gateway.output)
     assert time.monotonic() - closed_at < 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,10 @@ from support.chat import ask, error_of, streamed_text, text_of
 from support.command import Home
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.operator_client import operator_client
+from support.polling import until
 from support.processes import command_of, running_children
 from support.upstream import Upstream
 from websockets.exceptions import ConnectionClosed
-
-SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +47,10 @@ class Editing:
         """Write the configuration and wait until it is in force, or logged as waiting for a restart."""
         logged = self._times_applied()
         self.write()
-        self.wait_for(lambda: self._times_applied() > logged)
+        until(lambda: self._times_applied() > logged)
 
     def _times_applied(self) -> int:
         return self.running.output.count("in force:") + self.running.output.count("after a restart:")
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        give_up_at = time.monotonic() + SECONDS
-        while not condition():
-            assert time.monotonic() < give_up_at, self.running.output
-            time.sleep(0.05)
 
 
 @pytest.fixture
@@ -140,7 +133,7 @@ def test_tools_are_reloaded(editing: Editing, tmp_path: Path) -> None:
 def test_session_maintenance_is_reloaded(editing: Editing) -> None:
     editing.config["session"] = {"maintenance": {"pruneAfter": "30d"}}
     editing.apply()
-    editing.wait_for(lambda: "in force: session" in editing.running.output)
+    until(lambda: "in force: session" in editing.running.output)
 
 
 def test_running_answer_is_not_affected_by_an_edit(editing: Editing) -> None:
@@ -180,7 +173,7 @@ def test_running_answer_is_not_affected_by_an_edit(editing: Editing) -> None:
 def test_invalid_edit_is_refused_and_the_previous_configuration_stays(editing: Editing, text: str, words: str) -> None:
     logged = editing.running.output.count("is refused")
     editing.path.write_text(text)
-    editing.wait_for(lambda: editing.running.output.count("is refused") > logged)
+    until(lambda: editing.running.output.count("is refused") > logged)
     assert words in editing.running.output.rpartition("is refused")[2]
     with editing.running.client() as client:
         assert text_of(ask(client, "hi")) == "hi"
@@ -189,7 +182,7 @@ def test_invalid_edit_is_refused_and_the_previous_configuration_stays(editing: E
 
 def test_removed_file_changes_nothing(editing: Editing) -> None:
     editing.path.unlink()
-    editing.wait_for(lambda: "there is no such file" in editing.running.output)
+    until(lambda: "there is no such file" in editing.running.output)
     with editing.running.client() as client:
         assert text_of(ask(client, "hi")) == "hi"
     editing.write()
@@ -200,14 +193,14 @@ def test_restart_only_keys_are_logged_and_the_rest_applied(editing: Editing) -> 
     editing.config["gateway"]["bind"] = "lan"
     editing.config["agents"]["list"][1]["id"] = "delta"
     editing.apply()
-    editing.wait_for(lambda: "only after a restart: gateway.bind" in editing.running.output)
+    until(lambda: "only after a restart: gateway.bind" in editing.running.output)
     assert "is in force: agents.list\n" in editing.running.output
     assert "is in force: gateway.bind" not in editing.running.output
     editing.config["gateway"]["bind"] = "loopback"
     editing.config["gateway"]["auth"]["mode"] = "none"
     editing.config["gateway"]["auth"]["rateLimit"]["maxAttempts"] = 11
     editing.apply()
-    editing.wait_for(lambda: "only after a restart: gateway.auth.mode" in editing.running.output)
+    until(lambda: "only after a restart: gateway.auth.mode" in editing.running.output)
     assert "is in force: gateway.bind, gateway.auth.rateLimit\n" in editing.running.output
     with editing.running.client(None) as client:
         assert client.get("/v1/models").status_code == 401  # the credentials before hold until then
@@ -223,7 +216,7 @@ def test_config_command_reaches_the_running_gateway(editing: Editing, tmp_path: 
     home = Home(tmp_path, {"OPENCLAW_CONFIG_PATH": str(editing.path)})
     logged = editing.running.output.count("in force:")
     assert home.run("config", "set", "agents.list[2]", "{id: 'epsilon', model: 'scripted/count-2'}").status == 0
-    editing.wait_for(lambda: editing.running.output.count("in force:") > logged)
+    until(lambda: editing.running.output.count("in force:") > logged)
     with editing.running.client() as client:
         assert text_of(ask(client, "hi", model="openclaw/epsilon")).split() == ["1", "2"]
 
@@ -239,7 +232,7 @@ def test_added_comment_changes_nothing(editing: Editing) -> None:
 def test_added_key_that_is_ignored_is_logged(editing: Editing) -> None:
     editing.config["messages"] = {"ackReaction": "x"}
     editing.write()
-    editing.wait_for(lambda: "Note: messages" in editing.running.output)
+    until(lambda: "Note: messages" in editing.running.output)
     assert "Note: messages" not in editing.running.output.partition("listening on")[0]
     editing.write(scripted_config())
 
@@ -260,7 +253,7 @@ def test_model_server_keeps_running_unless_it_is_edited(tmp_path: Path) -> None:
                 return [child.pid for child in children if command_of(child)[:1] == ["/bin/sleep"]]
 
             ask(client, "hi")
-            editing.wait_for(lambda: len(servers()) == 1)  # a moment after its start it has its own name
+            until(lambda: len(servers()) == 1)  # a moment after its start it has its own name
             [first] = servers()
             config["agents"]["list"][0]["name"] = "Renamed"
             editing.apply()
@@ -268,9 +261,9 @@ def test_model_server_keeps_running_unless_it_is_edited(tmp_path: Path) -> None:
             assert servers() == [first]
             service["args"] = ["601"]
             editing.apply()
-            editing.wait_for(lambda: servers() == [])
+            until(lambda: servers() == [])
             ask(client, "hi")
-            editing.wait_for(lambda: len(servers()) == 1)
+            until(lambda: len(servers()) == 1)
             [second] = servers()
             assert second != first
         assert not psutil.pid_exists(second)
@@ -288,7 +281,7 @@ def test_edit_through_a_symbolic_link_is_applied(tmp_path: Path) -> None:
         new = tmp_path / "new"
         new.symlink_to(versions[1])
         new.replace(link)
-        Editing(running).wait_for(lambda: "in force: agents.list" in running.output)
+        until(lambda: "in force: agents.list" in running.output)
         assert text_of(ask(client, "hi", model="openclaw/linked")) == "hi"
 
 
@@ -319,7 +312,7 @@ def test_edit_is_ignored_with_reload_off(tmp_path: Path, *, live: bool) -> None:
         editing = Editing(running)
         if live:
             editing.write(off)
-            editing.wait_for(lambda: "in force: gateway.reload" in running.output)
+            until(lambda: "in force: gateway.reload" in running.output)
         config["agents"]["list"] = [{"id": "new"}]
         editing.write(config)
         time.sleep(2.5)  # an edit is applied after one second
@@ -337,7 +330,7 @@ def test_edit_waits_for_a_restart_if_a_command_may_have_made_it(tmp_path: Path) 
         editing = Editing(running)
         editing.config = {**config, "tools": {"profile": "full", "exec": {"sandbox": "off"}}}
         editing.write()
-        editing.wait_for(lambda: "agents use programs without a sandbox (tools.exec.sandbox)" in running.output)
+        until(lambda: "agents use programs without a sandbox (tools.exec.sandbox)" in running.output)
         assert "in force: " not in running.output
 
 
@@ -350,7 +343,7 @@ def test_edit_waits_for_a_restart_if_an_mcp_server_may_have_made_it(tmp_path: Pa
         editing = Editing(running)
         editing.config = {**config, "tools": {"profile": "full", "alsoAllow": ["files__*"]}}
         editing.write()
-        editing.wait_for(lambda: "only after a restart: agents use programs without a sandbox" in running.output)
+        until(lambda: "only after a restart: agents use programs without a sandbox" in running.output)
         assert "in force: " not in running.output
 
 
@@ -359,7 +352,7 @@ def test_all_workers_apply_an_edit(tmp_path: Path) -> None:
         editing = Editing(running)
         editing.config["agents"]["list"] = [{"id": "gamma"}]
         editing.write()
-        editing.wait_for(lambda: running.output.count("in force:") == 2)
+        until(lambda: running.output.count("in force:") == 2)
         for _ in range(8):  # each on its own connection, so that both workers get some
             with running.client() as client:
                 assert text_of(ask(client, "hi", model="openclaw/gamma")) == "hi"
@@ -375,7 +368,7 @@ def test_all_workers_apply_an_edit(tmp_path: Path) -> None:
 def test_edit_that_could_never_start_is_refused(editing: Editing, edit: dict[str, Any], words: str) -> None:
     logged = editing.running.output.count("is refused")
     editing.write(editing.config | edit)
-    editing.wait_for(lambda: editing.running.output.count("is refused") > logged)
+    until(lambda: editing.running.output.count("is refused") > logged)
     assert words in editing.running.output.rpartition("is refused")[2]
     assert "hidden" not in editing.running.output
     with editing.running.client() as client:

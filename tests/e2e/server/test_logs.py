@@ -16,9 +16,9 @@ import orjson
 import pytest
 from support.api_keys import create_key
 from support.chat import ask, chunks_of, error_of, streamed_text
-from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.operator_client import operator_client
+from support.polling import until
 from support.preloaded import Ended, run, start
 from support.scripted_upstream import Play, calls
 from support.upstream import Exchange, Upstream
@@ -63,7 +63,7 @@ def entries(gateway: LiveGateway, logger: str, **wanted: str) -> list[dict[str, 
 
 def entry(gateway: LiveGateway, logger: str, **wanted: str) -> dict[str, Any]:
     """The only such entry, which may be yet to come."""
-    eventually(lambda: bool(entries(gateway, logger, **wanted)))
+    until(lambda: entries(gateway, logger, **wanted))
     (found,) = entries(gateway, logger, **wanted)
     return found
 
@@ -108,7 +108,7 @@ def test_run_has_one_line_and_so_has_each_tool_call(
     assert "arguments" not in called
     of_run = rf"INFO openclaw\.run run={run_id} outcome=ok agent=main"
     of_call = rf"INFO openclaw\.tool tool=read outcome=error .*run={run_id}"
-    eventually(lambda: [len(re.findall(line, gateway.output)) for line in (of_run, of_call)] == [1, 1])
+    until(lambda: [len(re.findall(line, gateway.output)) for line in (of_run, of_call)] == [1, 1])
     assert secret not in gateway.output
 
 
@@ -118,11 +118,11 @@ def test_line_of_call_names_tool_that_agent_does_not_have(
     names = ("nosuchtool", "x" * 300, "two\nlines \ud800")
     upstream.answers["play"] = Play(calls(*((name, {}) for name in names)), calls(text="None."))
     run_id = ask(client, "hi").json()["id"]
-    eventually(lambda: len(entries(gateway, "tool", run=run_id)) == len(names))
+    until(lambda: len(entries(gateway, "tool", run=run_id)) == len(names))
     called = entries(gateway, "tool", run=run_id)
     assert [one["tool"] for one in called] == ["nosuchtool", "x" * 80 + "...", "two\nlines \ufffd"]
     assert {one["outcome"] for one in called} == {"error"}
-    eventually(lambda: "openclaw.tool tool=nosuchtool outcome=error" in gateway.output)
+    until(lambda: "openclaw.tool tool=nosuchtool outcome=error" in gateway.output)
 
 
 def test_runs_of_every_protocol_have_their_line(gateway: LiveGateway, client: httpx.Client, upstream: Upstream) -> None:
@@ -161,7 +161,7 @@ def test_line_says_why_run_failed_in_providers_words_without_message(
     assert {name: warning[name] for name in ("level", "run", "agent", "session")} == {
         name: poor[name] for name in ("level", "run", "agent", "session")
     }
-    eventually(lambda: f"openclaw.run run={line['run']} outcome=provider_rejected_request" in gateway.output)
+    until(lambda: f"openclaw.run run={line['run']} outcome=provider_rejected_request" in gateway.output)
 
     def break_off(exchange: Exchange) -> None:
         exchange.head()
@@ -177,14 +177,14 @@ def test_arguments_are_logged_where_asked_and_without_secrets(
     gateway: LiveGateway, client: httpx.Client, upstream: Upstream, config: dict[str, Any]
 ) -> None:
     write_config(gateway, {**config, "logging": {"file": FILE, "toolArguments": True, "format": "json"}})
-    eventually(lambda: '"message":"The edited configuration is in force: logging' in gateway.output)
+    until(lambda: '"message":"The edited configuration is in force: logging' in gateway.output)
     upstream.answers["play"] = Play(calls(("read", {"path": "there.txt", "password": MARKER})), calls(text="None."))
     run_id = ask(client, "hi").json()["id"]
     called = entry(gateway, "tool", run=run_id)
     assert orjson.loads(called["arguments"])["path"] == "there.txt"
-    eventually(lambda: any(orjson.loads(line) == called for line in gateway.output.splitlines() if line[:1] == "{"))
+    until(lambda: any(orjson.loads(line) == called for line in gateway.output.splitlines() if line[:1] == "{"))
     write_config(gateway, config)
-    eventually(lambda: gateway.output.count("configuration is in force: logging") == 2)
+    until(lambda: gateway.output.count("configuration is in force: logging") == 2)
 
 
 def write_config(gateway: LiveGateway, config: Any) -> None:
@@ -205,14 +205,14 @@ def test_command_follows_file_that_is_moved_and_one_that_is_emptied(gateway: Liv
             def shown() -> str:
                 return os.pread(output.fileno(), 1 << 20, 0).decode()
 
-            eventually(lambda: "path=/openapi.yaml" in shown())
+            until(lambda: "path=/openapi.yaml" in shown())
             path_of(gateway).replace(path_of(gateway).with_name("gateway.log.1"))
             client.get("/openapi.json")
             client.get("/openapi.json")
-            eventually(lambda: shown().count("path=/openapi.json") == 2)
+            until(lambda: shown().count("path=/openapi.json") == 2)
             os.truncate(path_of(gateway), 0)
             client.get("/openapi.json")
-            eventually(lambda: shown().count("path=/openapi.json") == 3)
+            until(lambda: shown().count("path=/openapi.json") == 3)
         finally:
             following.kill()
             following.wait(30)

@@ -18,8 +18,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 from support.chat import ask, error_of, streamed_text, text_of
-from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.polling import until
 from support.preloaded import run
 from support.processes import running_children
 from support.scripted_upstream import Play, calls
@@ -173,7 +173,7 @@ def test_what_goes_on_is_shown(gateway: LiveGateway, client: httpx.Client) -> No
         figures = read(client)
         assert figures.get("openclaw_runs", state="running") == 1
         assert figures.get("openclaw_http_streams") == 1
-    eventually(lambda: read(client).get("openclaw_http_streams") == 0)
+    until(lambda: read(client).get("openclaw_http_streams") == 0)
     assert read(client).get("openclaw_runs") == 0
 
 
@@ -281,17 +281,17 @@ def test_metrics_of_all_workers_are_added_up(tmp_path: Path) -> None:
             with running.client() as client:
                 return read(client).get(name)
 
-        eventually(lambda: read_anew("openclaw_run_completed_total") == 20)
+        until(lambda: read_anew("openclaw_run_completed_total") == 20)
         assert {read_anew("openclaw_run_completed_total") for _ in range(6)} == {20}
         assert {read_anew("openclaw_build_info") for _ in range(6)} == {1}
         assert read_anew("process_cpu_seconds_total") > 0
-        eventually(lambda: read_anew("openclaw_in_flight_limit_bytes") == 2 * 512 * 1024 * 1024)
+        until(lambda: read_anew("openclaw_in_flight_limit_bytes") == 2 * 512 * 1024 * 1024)
         assert read_anew("openclaw_in_flight_fullest_ratio") < 0.1
 
         victim = workers()[0]
         os.kill(victim, signal.SIGKILL)
-        eventually(lambda: len(workers()) == 2 and victim not in workers())
-        eventually(lambda: read_anew("openclaw_in_flight_limit_bytes") == 2 * 512 * 1024 * 1024)
+        until(lambda: len(workers()) == 2 and victim not in workers())
+        until(lambda: read_anew("openclaw_in_flight_limit_bytes") == 2 * 512 * 1024 * 1024)
         assert read_anew("openclaw_run_completed_total") == 20
         near = [httpx.get(f"http://127.0.0.1:{port}/metrics") for _ in range(6)]
         assert {Figures(one).get("openclaw_run_completed_total") for one in near} == {20}

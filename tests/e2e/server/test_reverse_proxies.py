@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 from support.chat import PATH, user
-from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.polling import until
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 PACKAGES = {"nginx": "nginx-light", "caddy": "caddy"}
@@ -80,7 +80,7 @@ def behind(
         environment = {**os.environ, "HOME": str(directory), "XDG_DATA_HOME": str(directory)}
         process = subprocess.Popen([program, *arguments], env=environment)
         try:
-            eventually(lambda: is_open(port))
+            until(lambda: is_open(port))
             yield f"http://127.0.0.1:{port}", running
         finally:
             process.terminate()
@@ -108,7 +108,7 @@ def test_client_address_is_taken_from_proxy(behind: tuple[str, LiveGateway]) -> 
     url, running = behind
     forged = {"Authorization": f"Bearer {TOKEN}", "X-Forwarded-For": "198.51.100.9", "x-request-id": "behind-proxy"}
     assert httpx.get(f"{url}/v1/models", headers=forged, timeout=30).status_code == 200
-    eventually(lambda: "request_id=behind-proxy" in running.output)
+    until(lambda: "request_id=behind-proxy" in running.output)
     [line] = [line for line in running.output.splitlines() if "request_id=behind-proxy" in line]
     assert "client=127.0.0.1" in line
     assert "198.51.100.9" not in running.output

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.http1_server import eventually
 from support.live import LiveGateway, live_gateway, stubbed_config
+from support.polling import until
 from support.processes import command_of, running_children
 from support.scripted_upstream import Play, calls
 from support.upstream import Exchange, Upstream
@@ -66,7 +66,7 @@ def test_searches_of_sixty_callers_leave_room_for_others(upstream: Upstream, tmp
                 time.sleep(0.1)
             took = time.monotonic() - began
         statuses = [one.result() for one in asked]
-        eventually(lambda: searches_of(gateway) == 0)
+        until(lambda: searches_of(gateway) == 0)
     assert 0 < most <= ProcessSlots().limit
     assert set(statuses) <= {200, 503, 504}
     assert max(loaded) < took / 4

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 from support.chat import ask, text_of
-from support.http1_server import eventually
 from support.live import LiveGateway, live_gateway, stubbed_config
+from support.polling import until
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
@@ -49,7 +49,7 @@ def begin(running: LiveGateway) -> Callable[[], httpx.Response]:
 
 
 def processes_of(workspace: Path) -> list[psutil.Process]:
-    eventually(lambda: (workspace / "pids").exists() and (workspace / "pids").read_text().endswith("\n"))
+    until(lambda: (workspace / "pids").exists() and (workspace / "pids").read_text().endswith("\n"))
     return [psutil.Process(int(pid)) for pid in (workspace / "pids").read_text().split()]
 
 
@@ -86,7 +86,7 @@ def test_command_that_ends_within_the_grace_period_is_awaited(
         answer = begin(running)
         assert processes_of(tmp_path / "workspace")
         running.process.send_signal(signal.SIGTERM)
-        eventually(lambda: "Stopping: 1 still running, waiting 30 s at most" in running.output)
+        until(lambda: "Stopping: 1 still running, waiting 30 s at most" in running.output)
         (tmp_path / "workspace" / "go").touch()
         assert running.process.wait(20) == 0
     assert "It is done." in answer().text

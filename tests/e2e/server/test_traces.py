@@ -16,7 +16,6 @@ import pytest
 import support
 from support.chat import ask, error_of, streamed_text, text_of
 from support.collector import CollectedSpan, Collector, collector
-from support.http1_server import eventually
 from support.live import LiveGateway, live_gateway, stubbed_config
 from support.operator_client import operator_client
 from support.polling import until
@@ -140,7 +139,7 @@ def test_run_is_trace_of_calls_and_tools_that_others_continue(
     assert (line["trace_id"], line["span_id"]) == (TRACE, run.span_id)
     tools = lines_of(gateway, "tool", run_id)
     assert [one["span_id"] for one in tools] == [read.span_id, remote.span_id]
-    eventually(lambda: bool(lines_of(gateway, "access", run_id)))
+    until(lambda: lines_of(gateway, "access", run_id))
     assert lines_of(gateway, "access", run_id)[0]["trace_id"] == TRACE
 
 
@@ -329,10 +328,10 @@ def test_failing_collector_is_logged_once_and_when_it_is_back(
             gateway.client() as client,
         ):
             ask(client, "hi")
-            eventually(lambda: "Traces cannot be sent" in gateway.output)
+            until(lambda: "Traces cannot be sent" in gateway.output)
             made.status = 200
-            eventually(lambda: ask(client, "hi").is_success and bool(made.spans))
-            eventually(lambda: "Export of traces has recovered" in gateway.output)
+            until(lambda: ask(client, "hi").is_success and bool(made.spans))
+            until(lambda: "Export of traces has recovered" in gateway.output)
             assert gateway.output.count("Traces cannot be sent") == 1
             assert f"Traces cannot be sent to {made.url}/v1/traces, and are lost: " in gateway.output
             assert "code: 400" in gateway.output

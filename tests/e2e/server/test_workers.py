@@ -19,9 +19,9 @@ import orjson
 import psutil
 import pytest
 from support.chat import PATH, ask, error_of, text_of, user
-from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.operator_client import operator_client
+from support.polling import until
 from support.processes import has_ended, running_children
 
 TWO = ("--workers", "2")
@@ -125,7 +125,7 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
         before = workers_of(running)
         victim = min(before)
         psutil.Process(victim).kill()
-        eventually(lambda: len(workers_of(running) - {victim}) == 2)
+        until(lambda: len(workers_of(running) - {victim}) == 2)
         (replacement,) = workers_of(running) - before
         assert ask_until_answered_by(running, {replacement})
         assert f"{victim}" in running.output
@@ -157,11 +157,11 @@ def test_run_of_killed_worker_has_line_and_figure(tmp_path: Path, *, is_restarte
             running.process.wait(30)
             running = stack.enter_context(live_gateway(tmp_path, config, arguments=TWO))
         line = rf"WARNING openclaw\.run\[\d+\] run={run_id} outcome=run_interrupted agent=main session=agent:main:lost"
-        eventually(lambda: len(re.findall(line, running.output)) == 1)
-        eventually(lambda: len(workers_of(running) - before) == 2)
+        until(lambda: len(re.findall(line, running.output)) == 1)
+        until(lambda: len(workers_of(running) - before) == 2)
         with running.client() as client:
             figure = re.compile(r'^openclaw_run_completed_total{.*outcome="run_interrupted".*} 1.0$', re.MULTILINE)
-            eventually(lambda: figure.search(client.get("/metrics").text) is not None)
+            until(lambda: figure.search(client.get("/metrics").text) is not None)
         assert running.output.count("was sent SIGKILL!") == (0 if is_restarted else 2)
         assert running.stop() == 0
         assert running.output.count("outcome=run_interrupted") == 1
@@ -193,7 +193,7 @@ def test_stop_under_load_loses_no_answer(tmp_path: Path, number: signal.Signals)
         asking = [threading.Thread(target=keep_asking) for _ in range(4)]
         for thread in asking:
             thread.start()
-        eventually(lambda: len(whole) > 10)
+        until(lambda: len(whole) > 10)
         assert running.stop(number, seconds=60) == 0
         stopping.set()
         for thread in asking:
@@ -239,7 +239,7 @@ def test_sighup_replaces_the_workers_without_breaking_a_stream(tmp_path: Path) -
         streams = begin_slow_streams(running, 4)
         running.process.send_signal(signal.SIGHUP)
         assert all(is_whole(stream) for stream in streams())
-        eventually(lambda: len(now := workers_of(running)) == 2 and not now & before)
+        until(lambda: len(now := workers_of(running)) == 2 and not now & before)
         assert text_of(ask_on_new_connection(running)) == "hi"
         assert running.output.count("listening on") == 1
 
@@ -249,7 +249,7 @@ def test_sighup_with_an_invalid_configuration_changes_nothing(tmp_path: Path) ->
         before = workers_of(running)
         (tmp_path / "openclaw.json").write_text("{ gateway: { prot: 1 } }")
         running.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "not replaced" in running.output)
+        until(lambda: "not replaced" in running.output)
         assert "prot" in running.output
         assert workers_of(running) == before
         assert text_of(ask_on_new_connection(running)) == "hi"
@@ -300,7 +300,7 @@ def test_websocket_of_one_worker_aborts_the_run_of_another(pair: LiveGateway) ->
         request = {"message": "x", "idempotencyKey": "across", "sessionKey": "across", "model": "scripted/silent"}
         request_id = clients[0].send("agent", request)
         assert clients[0].response(request_id)["payload"]["status"] == "accepted"
-        eventually(lambda: "inFlightRun" in clients[1].call("chat.history", {"sessionKey": "across"}))
+        until(lambda: "inFlightRun" in clients[1].call("chat.history", {"sessionKey": "across"}))
         for client in clients:
             waited = client.call("agent.wait", {"runId": "across", "timeoutMs": 10})
             assert waited["status"] == "timeout"

@@ -15,7 +15,6 @@ import orjson
 import pytest
 from support.chat import ask, chunks_of, error_of, text_of
 from support.databases import Postgres
-from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.polling import until
 from support.upstream import Exchange, Upstream
@@ -399,7 +398,7 @@ def test_run_of_another_gateway_can_be_read_and_cancelled(
             authorized = {"Authorization": f"Bearer {TOKEN}"}
             with httpx.Client(base_url=one.url, headers=authorized, timeout=60) as raw, two.client() as talk:
                 streamed = pool.submit(lambda: ask(raw, "hi", stream=True, headers=headers).text)
-                eventually(lambda: [one["state"] for one in talk.get("/v1/runs").json()["data"]] == ["running"])
+                until(lambda: [one["state"] for one in talk.get("/v1/runs").json()["data"]] == ["running"])
                 run_id = talk.get("/v1/runs").json()["data"][0]["id"]
                 assert talk.delete(path_of("agent:main:shared")).status_code == 409
                 assert talk.post(f"/v1/runs/{run_id}/cancel").status_code == 200

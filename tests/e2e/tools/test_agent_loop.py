@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from support.chat import ask, chunks_of, error_of, streamed_text, text_of
-from support.http1_server import eventually
 from support.live import LiveGateway, live_gateway, stubbed_config
+from support.polling import until
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream, sent
 from support.workspace_tools import with_notes
@@ -136,7 +136,7 @@ def test_callers_function_replaces_agents_tool_of_its_name(
         lines = [line for line in gateway.output.splitlines() if "openclaw.access" in line]
         return [line for line in lines if f"request_id=replacing-{stream}" in line]
 
-    eventually(lambda: bool(access_lines()))
+    until(access_lines)
     [line] = access_lines()
     assert "replaced_tools=read" in line
 

@@ -6,6 +6,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from support.chat import ask
 from support.live import LiveGateway, live_gateway, scripted_config
 from support.operator_client import OperatorClient, operator_client
+from support.polling import until
 from support.raw_websocket import UPGRADE, masked, paused_frames, raw_connection, raw_operator
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
@@ -188,6 +190,14 @@ def test_slow_observer_does_not_slow_run(gateway: LiveGateway, client: httpx.Cli
         assert took < 20
 
 
+def is_admitted(running: LiveGateway) -> bool:
+    try:
+        with operator_client(running) as again:
+            return bool(again.call("health")["ok"])
+    except OSError:
+        return False
+
+
 def test_strangers_have_bounded_room(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config()) as running, operator_client(running) as client:
         waiting: list[socket.socket] = []
@@ -208,15 +218,7 @@ def test_strangers_have_bounded_room(tmp_path: Path) -> None:
         finally:
             for sock in waiting:
                 sock.close()
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                with operator_client(running) as again:
-                    assert again.call("health")["ok"]
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+        until(partial(is_admitted, running))
 
 
 def test_a_flood_of_requests_is_answered_or_refused_one_by_one(gateway: LiveGateway) -> None:

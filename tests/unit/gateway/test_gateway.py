@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.live import scripted_config
+from support.polling import until
 
 from service.agent.conversation import IncomingMessage
 from service.agent.request import AgentRequest
@@ -74,10 +75,8 @@ def outcome(gateway: Gateway, asked: AgentRequest) -> str | None:
         return error.code
 
 
-def until_running(gateway: Gateway, run_id: str) -> None:
-    with deadline(GENEROUS_SECONDS):
-        while (record := gateway.storage.records.get(run_id)) is None or record.state is not RunState.RUNNING:
-            sleep(0.01)
+def until_state(gateway: Gateway, run_id: str, state: RunState) -> None:
+    until(lambda: (record := gateway.storage.records.get(run_id)) is not None and record.state is state)
 
 
 def test_name_submitted_to_two_processes_at_once_is_one_run(gateways: list[Gateway]) -> None:
@@ -109,7 +108,7 @@ def test_second_request_with_same_name_is_refused_and_first_stays_known(gateways
 def test_name_of_other_process_is_replayed_and_aborted_there(gateways: list[Gateway]) -> None:
     here, there = gateways
     waiting = here.submit(request("waiting", model="scripted/silent"))
-    until_running(here, "waiting")
+    until_state(here, "waiting", RunState.RUNNING)
     replay = there.submit(request("waiting", model="scripted/silent"))
     assert (replay.is_replay, there.running, there.submit(request("waiting", model="scripted/silent"))) == (
         True,
@@ -142,7 +141,7 @@ def test_name_of_run_of_other_session_is_refused(gateways: list[Gateway]) -> Non
 def test_queued_run_keeps_no_copy_of_its_request(gateways: list[Gateway]) -> None:
     text = "x" * 1_000_000
     holder = gateways[0].submit(request("holder", model="scripted/silent"))
-    until_running(gateways[0], "holder")
+    until_state(gateways[0], "holder", RunState.RUNNING)
     run = gateways[0].submit(request("waits", text))
     assert run.state is RunState.QUEUED
     assert run.key is not None
@@ -156,7 +155,7 @@ def test_queued_run_keeps_no_copy_of_its_request(gateways: list[Gateway]) -> Non
 def test_submit_returns_at_once_for_busy_session_and_run_waits(gateways: list[Gateway]) -> None:
     here = gateways[0]
     holder = here.submit(request("holder", model="scripted/silent"))
-    until_running(here, "holder")
+    until_state(here, "holder", RunState.RUNNING)
     with deadline(1):
         queued = [here.submit(request(name)) for name in ("second", "third")]
     sleep(0.1)
@@ -171,10 +170,8 @@ def test_submit_returns_at_once_for_busy_session_and_run_waits(gateways: list[Ga
 def test_draining_refuses_queued_and_further_runs_and_running_ones_continue(gateways: list[Gateway]) -> None:
     here = gateways[0]
     running = here.submit(request("running", "hello", model="scripted/slow"))
-    until_running(here, "running")
-    with deadline(GENEROUS_SECONDS):
-        while not running.has_begun:  # a moment after the record says so
-            sleep(0.01)
+    until_state(here, "running", RunState.RUNNING)
+    until(lambda: running.has_begun)  # a moment after the record says so
     queued = here.submit(request("queued"))
     here.drain()
     assert code_of(ended(queued)) == "shutting_down"
@@ -192,14 +189,11 @@ def test_number_of_named_runs_is_limited(gateways: list[Gateway]) -> None:
 
 def test_recorded_run_that_no_process_executes_can_be_aborted(gateways: list[Gateway]) -> None:
     here, there = gateways
-    storage = here.storage
     for number, gateway in enumerate(gateways):
         run_id = f"forgotten {number}"
         _claim_and_forget(here, run_id)
         assert gateway.abort(run_id)  # by the gateway itself, and as another one asks
-        with deadline(GENEROUS_SECONDS):
-            while (record := storage.records.get(run_id)) is None or record.state is not RunState.ABORTED:
-                sleep(0.02)
+        until_state(here, run_id, RunState.ABORTED)
         assert not gateway.abort(run_id)
     ended(there.submit(request("after")))
     assert transcript(there) == ["hi", "hi"]
@@ -242,7 +236,7 @@ def _claim_and_forget(gateway: Gateway, run_id: str) -> None:
 def test_known_run_is_not_taken_for_forgotten(gateways: list[Gateway]) -> None:
     here, there = gateways
     run = here.submit(request("known", model="scripted/silent"))
-    until_running(here, "known")
+    until_state(here, "known", RunState.RUNNING)
     record = there.storage.records.get("known")
     assert record is not None
     assert not here.storage.ledger.end_forgotten(record)

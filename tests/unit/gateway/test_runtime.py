@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import support
+from support.polling import until
 from support.processes import command_of, running_children
 from support.transcripts import Transcripts
 
@@ -22,19 +22,11 @@ from service.gateway.runtime import Runtime, RuntimeSlot
 from service.tools.process_slots import ToolSlots
 
 RAW_SERVER = str(Path(support.__file__).with_name("mcp_raw_server.py"))
-SECONDS = 60.0
 
 
 def servers() -> set[int]:
     """The processes of the MCP servers that run, their guards included."""
     return {child.pid for child in running_children() if RAW_SERVER in command_of(child)}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < give_up_at
-        concurrency.sleep(0.05)
 
 
 Open = Callable[..., Runtime]
@@ -57,7 +49,7 @@ def open_some(tmp_path: Path) -> Iterator[Open]:
 
 def use(parts: Runtime) -> None:
     """Have the MCP server of `parts` running and its tools listed, which may take longer than a run waits."""
-    wait_for(lambda: len(parts.toolboxes.of(parts.roster.default).functions()) > 0)
+    until(lambda: len(parts.toolboxes.of(parts.roster.default).functions()) > 0)
 
 
 def test_unchanged_servers_survive_reload(open_some: Open) -> None:
@@ -68,7 +60,7 @@ def test_unchanged_servers_survive_reload(open_some: Open) -> None:
     use(slot.current)
     assert servers() == first
     slot.replace(open_some("y"))
-    wait_for(lambda: servers() == set())
+    until(lambda: servers() == set())
     use(slot.current)
     assert servers()
     assert not servers() & first
@@ -88,7 +80,7 @@ def test_server_of_run_is_closed_after_it_even_if_adopted_by_later_configuration
         concurrency.sleep(0.3)
         assert servers() == first
         use(held.runtime)
-    wait_for(lambda: servers() == set())
+    until(lambda: servers() == set())
     slot.close()
 
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import support
+from support.polling import until
 from support.processes import has_ended, started
 from support.provider_calls import ask, fail, open_provider
 from support.upstream_answers import TEXT
@@ -83,13 +83,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    give_up_at = time.monotonic() + seconds
-    while not condition() and time.monotonic() < give_up_at:
-        concurrency.sleep(0.02)
-    return condition()
 
 
 def side_by_side(*jobs: Callable[[], object]) -> None:
@@ -190,8 +183,8 @@ def test_configuration_defines_server(tmp_path: Path) -> None:
 def test_idle_server_is_stopped_and_restarted_on_demand(local: Callable[..., Local]) -> None:
     model = local(idle_stop_seconds=0.3)
     ask(model.provider, "ok")
-    assert eventually(lambda: has_ended(model.pids[0]))
-    assert eventually(lambda: model.told[-1] == "the-model stopped: not needed for 0.3 s")
+    until(lambda: has_ended(model.pids[0]))
+    until(lambda: model.told[-1] == "the-model stopped: not needed for 0.3 s")
     assert ask(model.provider, "ok")[0] == TEXT
     assert len(model.pids) == 2
 
@@ -206,7 +199,7 @@ def test_dead_server_is_restarted(local: Callable[..., Local]) -> None:
     model = local()
     ask(model.provider, "ok")
     os.kill(model.pids[0], signal.SIGKILL)
-    assert eventually(lambda: model.told[-1] == "the-model was ended by SIGKILL; the next request starts it again")
+    until(lambda: model.told[-1] == "the-model was ended by SIGKILL; the next request starts it again")
     assert ask(model.provider, "ok")[0] == TEXT
     assert len(model.pids) == 2
 
@@ -218,7 +211,7 @@ def test_close_ends_server_and_its_children(local: Callable[..., Local]) -> None
     assert len(pids) == 2
     model.provider.close()
     model.provider.close()
-    assert eventually(lambda: all(map(has_ended, pids)))
+    until(lambda: all(map(has_ended, pids)))
     with pytest.raises(GatewayError) as refusal, model.service.in_use():
         pytest.fail("it has been closed")
     assert refusal.value.code == "shutting_down"
@@ -229,7 +222,7 @@ def test_close_during_start_ends_start(local: Callable[..., Local]) -> None:
     codes: list[str] = []
 
     def close_soon() -> None:
-        assert eventually(lambda: model.log.exists() and len(model.pids) == 1)
+        until(lambda: model.log.exists() and len(model.pids) == 1)
         model.provider.close()
 
     side_by_side(lambda: codes.append(fail(model.provider, "ok")[1].code), close_soon)
@@ -248,7 +241,7 @@ def test_server_and_children_end_when_gateway_is_killed() -> None:
         assert len(pids) == 3  # the launcher, the server and its child
         assert not any(map(has_ended, pids))
         gateway.kill()
-    assert eventually(lambda: all(map(has_ended, pids)))
+    until(lambda: all(map(has_ended, pids)))
 
 
 def test_children_end_with_server(local: Callable[..., Local]) -> None:
@@ -256,7 +249,7 @@ def test_children_end_with_server(local: Callable[..., Local]) -> None:
     ask(model.provider, "ok")
     server, child = model.pids
     os.kill(server, signal.SIGKILL)
-    assert eventually(lambda: has_ended(child))
+    until(lambda: has_ended(child))
 
 
 def test_server_ends_when_launcher_is_killed(local: Callable[..., Local]) -> None:
@@ -264,7 +257,7 @@ def test_server_ends_when_launcher_is_killed(local: Callable[..., Local]) -> Non
     ask(model.provider, "ok")
     (server,) = model.pids
     os.kill(psutil.Process(server).ppid(), signal.SIGKILL)
-    assert eventually(lambda: has_ended(server))
+    until(lambda: has_ended(server))
     assert ask(model.provider, "ok")[0] == TEXT
 
 
@@ -277,7 +270,7 @@ def start(*arguments: str, log_path: Path | None = None) -> ChildProcess:
 
 def test_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     process = start(SERVER, "0", "--stubborn", log_path=tmp_path / "log")
-    assert eventually(lambda: "pid" in process.last_output)
+    until(lambda: "pid" in process.last_output)
     process.stop(grace_seconds=0.1)
     assert process.ending() == "was ended by SIGKILL"
 
@@ -290,7 +283,7 @@ def test_process_has_own_session_and_gets_no_ctrl_c() -> None:
 
 def test_process_is_killed_with_its_children() -> None:
     process = start(SERVER, "0", "--stubborn", "--child")
-    assert eventually(lambda: len(re.findall(r"pid (\d+)", process.last_output)) == 2)
+    until(lambda: len(re.findall(r"pid (\d+)", process.last_output)) == 2)
     pids = [int(pid) for pid in re.findall(r"pid (\d+)", process.last_output)]
     process.stop(grace_seconds=0.1)
     assert process.ending() == "was ended by SIGKILL"
@@ -300,7 +293,7 @@ def test_process_is_killed_with_its_children() -> None:
 def test_termination_signal_reaches_process_once_and_status_is_returned() -> None:
     code = "import signal, sys, time; signal.signal(15, lambda *_: print('asked', flush=True) or sys.exit(7)); "
     process = start("-c", f"{code}print('ready', flush=True); time.sleep(60)")
-    assert eventually(lambda: process.last_output == "ready\n")
+    until(lambda: process.last_output == "ready\n")
     process.stop()
     assert (process.ending(), process.last_output) == ("exited with status 7", "ready\nasked\n")
 
@@ -318,7 +311,7 @@ def test_closed_output_is_detected_while_process_runs() -> None:
 
 def test_standard_input_stays_open_until_process_is_stopped() -> None:
     process = start("-c", "import sys; print('reading', flush=True); sys.stdin.read(); print('ended')")
-    assert eventually(lambda: process.last_output == "reading\n")
+    until(lambda: process.last_output == "reading\n")
     assert process.is_running()
     process.stop()
 
@@ -327,7 +320,7 @@ def test_process_has_given_environment() -> None:
     environment = {**os.environ, "A_WORD": "for you"}
     program = [sys.executable, "-c", "import os; print(os.environ['A_WORD'])"]
     process = ChildProcess(program, None, environment)
-    assert eventually(lambda: not process.is_running())
+    until(lambda: not process.is_running())
     assert process.last_output == "for you\n"
 
 
@@ -335,7 +328,7 @@ def test_log_keeps_its_end_and_is_private(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "log"
     code = "import sys; print('x' * 3_000_000); print('end', flush=True); sys.stdin.read()"
     process = start("-c", code, log_path=log)
-    assert eventually(lambda: process.last_output.endswith("end\n"))
+    until(lambda: process.last_output.endswith("end\n"))
     process.trim_log()
     assert log.stat().st_size == 64 * 1024
     assert log.read_text().endswith("end\n")
@@ -348,6 +341,6 @@ def test_log_keeps_its_end_and_is_private(tmp_path: Path) -> None:
 def test_last_output_is_of_current_process(tmp_path: Path) -> None:
     for word in ("first", "second"):
         process = start("-c", f"print('{word}')", log_path=tmp_path / "log")
-        assert eventually(lambda one=process: not one.is_running())  # type: ignore[misc]  # bound for this round
+        until(lambda one=process: not one.is_running())  # type: ignore[misc]  # bound for this round
         assert process.last_output == f"{word}\n"
     assert (tmp_path / "log").read_text() == "first\nsecond\n"

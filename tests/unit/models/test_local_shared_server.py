@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.polling import until
 from support.processes import has_ended, started
 
 from service.core import concurrency
 from service.core.errors import GatewayError
 from service.models.local.server import LocalService
 from service.models.local.shared_server import SharedByLocks
-from unit.models.test_local_server import SERVER, eventually, free_port, side_by_side
+from unit.models.test_local_server import SERVER, free_port, side_by_side
 
 OWNER = """
 import gevent.monkey; gevent.monkey.patch_all()
@@ -100,7 +101,7 @@ def test_program_is_not_stopped_while_other_process_uses_it(neighbour: Open) -> 
     assert ann.use() == "ann's"
     assert ben.use(1.5) == "ann's"
     assert len(ann.told) == 2
-    assert eventually(lambda: ann.told[-1] == "the-model stopped: not needed for 0.2 s")
+    until(lambda: ann.told[-1] == "the-model stopped: not needed for 0.2 s")
     assert ben.use() == "ben's"
 
 
@@ -137,8 +138,8 @@ def test_dead_program_is_restarted_by_next_user(neighbour: Open) -> None:
     assert ann.service._process is not None
     pid = ann.service._process.pid
     os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: has_ended(pid))
-    assert eventually(lambda: ben.use() == "ben's")  # what the program left behind may answer for a moment
+    until(lambda: has_ended(pid))
+    until(lambda: ben.use() == "ben's")  # what the program left behind may answer for a moment
     assert ann.use() == "ben's"
 
 
@@ -160,4 +161,4 @@ def test_other_process_takes_over_after_owner_is_killed(neighbour: Open, tmp_pat
         assert whose.strip() == "the owner's" == ben.use()
         owner.kill()
     assert ben.use() == "ben's"
-    assert eventually(lambda: has_ended(int(pid)))
+    until(lambda: has_ended(int(pid)))

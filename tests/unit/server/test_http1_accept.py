@@ -8,13 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.http1_server import eventually, open_edge, parse_answer, read_to_end, read_until
+from support.http1_server import open_edge, parse_answer, read_to_end, read_until
+from support.polling import until
 
 
 def test_server_recovers_after_running_out_of_descriptors(tmp_path: Path) -> None:
     with open_edge(tmp_path / "log", open_files=24) as edge:
         held = [edge.connect() for _ in range(30)]
-        eventually(lambda: "could not be accepted" in edge.logged())
+        until(lambda: "could not be accepted" in edge.logged())
         time.sleep(0.3)
         assert edge.logged().count("could not be accepted") < 50
         for connection in held:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from support.http1_server import Answer, Edge, eventually, open_edge, parse_answer, read_to_end, read_until
+from support.http1_server import Answer, Edge, open_edge, parse_answer, read_to_end, read_until
+from support.polling import until
 
 from unit.server.test_http1_parser import REFUSED
 
@@ -248,7 +249,7 @@ def test_reader_that_stops_is_dropped_and_its_stream_closed(impatient: Edge) -> 
     before = int(impatient.get("/closed").body)
     with impatient.connect() as connection:
         connection.sendall(b"GET /flood HTTP/1.1\r\nHost: edge\r\n\r\n")
-        eventually(lambda: int(impatient.get("/closed").body) == before + 1)
+        until(lambda: int(impatient.get("/closed").body) == before + 1)
         with pytest.raises(ConnectionResetError):
             read_to_end(connection)
     assert re.search(r"path=/flood status=200 .* complete=no", impatient.logged())
@@ -261,7 +262,7 @@ def test_client_that_leaves_ends_its_stream_silently(edge: Edge) -> None:
         read_until(connection, b"\r\n\r\n")
     with edge.connect() as connection:
         connection.sendall(b"GET /hangup HTTP/1.1\r\nHost: edge\r\n\r\n")
-    eventually(lambda: int(edge.get("/closed").body) == before + 2)
+    until(lambda: int(edge.get("/closed").body) == before + 2)
 
 
 def _ask_and_half_close(edge: Edge, request_line: bytes) -> bytes:
@@ -293,7 +294,7 @@ def test_closed_client_is_noticed_while_the_response_is_quiet(edge: Edge, path: 
         connection.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: edge\r\n\r\n")
         time.sleep(0.1)
     closed_at = time.monotonic()
-    eventually(lambda: int(edge.get("/closed").body) == before + 1)
+    until(lambda: int(edge.get("/closed").body) == before + 1)
     assert time.monotonic() - closed_at < 5
 
 
@@ -301,7 +302,7 @@ def test_client_of_http_1_0_that_closes_its_side_is_gone(edge: Edge) -> None:
     before = int(edge.get("/closed").body)
     with edge.connect() as connection:
         connection.sendall(b"GET /hangup?seconds=9 HTTP/1.0\r\n\r\n")
-    eventually(lambda: int(edge.get("/closed").body) == before + 1)
+    until(lambda: int(edge.get("/closed").body) == before + 1)
 
 
 def test_crash_is_answered_without_details_and_logged_with_its_traceback(edge: Edge) -> None:
@@ -338,7 +339,7 @@ def test_access_log_has_one_line_without_query_or_body(edge: Edge) -> None:
     edge.ask(
         _POST.replace(b"/echo", b'/echo/"=%0a?key=hidden') + b"x-request-id: r-7\r\nContent-Length: 5\r\n\r\nwords"
     )
-    eventually(lambda: "request_id=r-7" in edge.logged())
+    until(lambda: "request_id=r-7" in edge.logged())
     line = next(line for line in edge.logged().splitlines() if "request_id=r-7" in line)
     pattern = (
         r'openclaw\.access method=POST path="/echo/\\"=%0a" status=200 duration_ms=[\d.]+ bytes=5 '
@@ -368,7 +369,7 @@ def test_access_log_counts_the_pieces_that_were_sent(impatient: Edge, size: int,
         )
         if reads:
             assert read_to_end(connection).count(b"x") > size  # the headers have some, too
-        eventually(lambda: f"request_id={request_id} " in impatient.logged())
+        until(lambda: f"request_id={request_id} " in impatient.logged())
     line = next(line for line in impatient.logged().splitlines() if f"request_id={request_id} " in line)
     fits = reads or size < 1000
     assert f" bytes={5 + size if fits else 5} " in line

@@ -23,6 +23,7 @@ from sqlalchemy import event
 from support.chat import ask, error_of, text_of
 from support.databases import OwnServer, Postgres
 from support.live import live_gateway, scripted_config
+from support.polling import until
 from support.processes import started
 from support.transcripts import Transcripts, new_uuid
 
@@ -92,9 +93,7 @@ def test_full_disk_refuses_whole_turns_until_space_is_free(path: Path) -> None:
         set_on_writer(store, "max_page_count = 1000000")
         say(store, "after")
         assert turns_of(store) == ["before", "after"]
-        with deadline(GENEROUS_SECONDS):
-            while "running" in states(store).values():
-                sleep(0.05)
+        until(lambda: "running" not in states(store).values())
 
 
 def test_short_lock_only_delays(path: Path) -> None:
@@ -402,10 +401,7 @@ def test_sessions_of_process_killed_on_host_are_released_at_once(database_url: s
 
         with gateway.client() as client:
             asked = pool.submit(ask, client, "for ever", model="openclaw/beta", headers=headers)
-            give_up_at = time.monotonic() + GENEROUS_SECONDS
-            while active() != ["running"] and time.monotonic() < give_up_at:
-                time.sleep(0.02)
-            assert active() == ["running"]
+            until(lambda: active() == ["running"])
             gateway.process.kill()
             with pytest.raises(httpx.TransportError):
                 asked.result()
@@ -430,10 +426,8 @@ def test_run_in_preparation_can_be_aborted(postgres: Postgres, tmp_path: Path) -
         [before] = other.execute(sa.select(runs.c.id)).scalars().all()
         other.exec_driver_sql("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")  # the conversation cannot be read
         asked = pool.submit(ask, client, "hello", headers=headers)
-        give_up_at = time.monotonic() + GENEROUS_SECONDS
         active = sa.select(runs.c.id).where(runs.c.id != before)
-        while not (found := other.execute(active).scalars().all()) and time.monotonic() < give_up_at:
-            time.sleep(0.02)
+        found = until(lambda: other.execute(active).scalars().all())
         try:
             assert client.post(f"/v1/runs/{found[0]}/cancel").status_code < 300
             assert error_of(asked.result(10))[1] == "run_aborted"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.polling import until
 from support.transcripts import Transcripts
 
 from service.core.concurrency import deadline, sleep, spawn
@@ -46,12 +46,6 @@ def texts(gateway: Transcripts, key: str = KEY) -> list[str]:
 def state_of(gateway: Transcripts, run_id: str) -> RunState | None:
     record = gateway.storage.records.get(run_id)
     return None if record is None else record.state
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    with deadline(GENEROUS_SECONDS):
-        while not holds():
-            sleep(0.02)
 
 
 def finish(greenlets: list[Any]) -> None:
@@ -116,7 +110,7 @@ def test_queue_timeout_is_session_busy_and_leaves_no_record(
     with pytest.raises(GatewayError, match="Another run of this session") as caught:
         begin(waiting, "late", 0.1)
     assert caught.value.code == "session_busy"
-    eventually(lambda: state_of(ann, "late") is None)
+    until(lambda: state_of(ann, "late") is None)
     held.finish(saying("one"))
     begin(ann, "next", 0).finish(saying("two"))  # at once: no reservation remains
     begin(ben, "last", 0).finish(saying("three"))
@@ -129,7 +123,7 @@ def test_runs_of_one_gateway_keep_arrival_order(ann: Transcripts) -> None:
 
     held = begin(ann, "held")
     waiting = [spawn(run, number) for number in range(20)]
-    eventually(lambda: len(ann.storage.records.list_active(KEY)) == 21)
+    until(lambda: len(ann.storage.records.list_active(KEY)) == 21)
     held.finish(saying("first"))
     finish(waiting)
     assert texts(ann) == ["first", *map(str, range(20))]
@@ -143,7 +137,7 @@ def test_busy_gateway_yields_session_to_waiting_gateway(ann: Transcripts, ben: T
         opened.finish(saying(str(number)))
 
     busy = [spawn(run, number) for number in range(300)]
-    eventually(lambda: state_of(ben, "r0") is not None)
+    until(lambda: state_of(ben, "r0") is not None)
     before = len(texts(ben))
     with deadline(GENEROUS_SECONDS):
         begin(ben, "other").finish(saying("other"))
@@ -260,7 +254,7 @@ def test_runs_of_dead_process_are_reported_once_by_who_finds_it(
             started.storage.membership.report_interrupted()
             started.storage.membership.report_interrupted()
             assert state_of(started, "a") is RunState.INTERRUPTED
-            eventually(lambda: len(reported) == 2)
+            until(lambda: len(reported) == 2)
         begin(ben, "of one that leaves")
         ben.storage.membership.leave()
     finally:
@@ -282,7 +276,7 @@ def test_runs_found_interrupted_are_not_reported_before_anybody_counts(
     try:
         begin_in_dead_process(ann, "a")
         with closing(Transcripts(open_database(database_url, tmp_path))):
-            eventually(lambda: state_of(ann, "a") is RunState.INTERRUPTED)
+            until(lambda: state_of(ann, "a") is RunState.INTERRUPTED)
             assert reported == []
         ann.storage.membership.leave()
         assert [one.run_id for one in reported] == ["a"]

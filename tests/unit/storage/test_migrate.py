@@ -18,6 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from support.concurrent_open import context, start_opening
 from support.databases import Postgres
 from support.old_databases import SESSIONS, VERSION_2, connect, fill, make_old, script
+from support.polling import until
 from support.transcripts import Transcripts
 
 from service.core.messages import Role, Usage, text_message
@@ -249,12 +250,8 @@ def server_snapshot(connection: psycopg.Connection) -> list[object]:
     return [sorted(map(tuple, connection.execute(query).fetchall())) for query in queries]
 
 
-def wait_until(connection: psycopg.Connection, question: str) -> None:
-    """Wait until the query `question` returns true."""
-    give_up_at = time.monotonic() + GENEROUS_SECONDS
-    while connection.execute(question).fetchone() != (True,):
-        assert time.monotonic() < give_up_at, question
-        time.sleep(0.02)
+def is_true(connection: psycopg.Connection, question: str) -> bool:
+    return connection.execute(question).fetchone() == (True,)
 
 
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -283,12 +280,12 @@ def test_process_killed_during_server_migration_leaves_old_schema(
         start = context.Barrier(2)
         process = start_opening(url, tmp_path, tmp_path / "log", start)
         start.wait(GENEROUS_SECONDS)
-        wait_until(watching, STUCK)  # it has changed the schema and is blocked
+        until(lambda: is_true(watching, STUCK))  # it has changed the schema and is blocked
         assert f"Running upgrade {schema} -> " in (tmp_path / "log").read_text()
         process.kill()
         process.join()
         holding.close()
-        wait_until(watching, ALONE)
+        until(lambda: is_true(watching, ALONE))
         assert server_snapshot(watching) == before
     for _ in range(2):
         with closing(Transcripts(open_database(url, tmp_path))) as store:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
@@ -14,10 +13,11 @@ import sqlalchemy as sa
 from support.chat import ask
 from support.clock import Clock
 from support.live import live_gateway, scripted_config
+from support.polling import until
 from support.transcripts import Transcripts
 
 from service.config.sessions import MaintenanceConfig
-from service.core.concurrency import deadline, sleep, spawn
+from service.core.concurrency import deadline, spawn
 from service.core.messages import Message, Role, Usage, text_message
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
@@ -248,11 +248,8 @@ def test_mode_warn_deletes_only_idempotency_keys(
     config = MaintenanceConfig(mode="warn", **spelt({"prune_after": 30, "runs_after": 1}))
     maintenance = Pruner(store.database, config, clock)
     maintenance.start(first_seconds=0, interval_seconds=3600)
-    give_up_at = time.monotonic() + GENEROUS_SECONDS
-    while "1 sessions have expired" not in caplog.text and time.monotonic() < give_up_at:
-        sleep(0.01)
+    until(lambda: "1 sessions have expired" in caplog.text)
     maintenance.stop()
-    assert "1 sessions have expired" in caplog.text
     assert keys(store) == {"s"}
 
 
@@ -263,10 +260,7 @@ def test_gateway_prunes_in_background(tmp_path: Path) -> None:
         named = ask(client, "hi", user="anna").headers["x-openclaw-session-key"]
         assert client.get(f"/v1/sessions/{alone}").status_code == 200
     with live_gateway(tmp_path, config) as running, running.client() as client:
-        give_up_at = time.monotonic() + GENEROUS_SECONDS
-        while client.get(f"/v1/sessions/{alone}").status_code != 404:
-            assert time.monotonic() < give_up_at
-            time.sleep(0.1)
+        until(lambda: client.get(f"/v1/sessions/{alone}").status_code == 404)
         assert client.get(f"/v1/sessions/{named}").status_code == 200
 
 

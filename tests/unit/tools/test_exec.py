@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.polling import until
 from support.processes import running_children, started
 
 import service
@@ -153,21 +154,13 @@ def is_alive(pid: int) -> bool:
 
 def tree_of(workspace: Path) -> list[int]:
     """The process ids of a `TREE` that has grown in `workspace`."""
-    give_up_at = time.monotonic() + GENEROUS_SECONDS
-    while time.monotonic() < give_up_at:
-        if (workspace / "pids").exists():
-            pids = (workspace / "pids").read_text().split()
-            if len(pids) == 7:
-                return [int(pid) for pid in pids]
-        concurrency.sleep(0.01)
-    raise AssertionError("the tree did not grow")
+    file = workspace / "pids"
+    until(lambda: file.exists() and len(file.read_text().split()) == 7)
+    return [int(pid) for pid in file.read_text().split()]
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    give_up_at = time.monotonic() + GENEROUS_SECONDS
-    while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < give_up_at, "processes of the command are still alive"
-        time.sleep(0.01)
+    until(lambda: not any(map(is_alive, pids)))
 
 
 def test_status_and_both_streams_are_reported(context: ToolContext) -> None:

@@ -11,12 +11,12 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from support.polling import until
 from support.processes import started
 
 import service
@@ -497,9 +497,7 @@ def test_file_that_will_replace_private_one_is_not_published(place: Place) -> No
         target=lambda: told.append(place.run(f"touch project/begun; {waiting}", workspace=place.home))
     )
     running.start()
-    give_up_at = time.monotonic() + 60
-    while not (project / "begun").exists() and time.monotonic() < give_up_at:
-        time.sleep(0.02)
+    until((project / "begun").exists)
     replacement.touch(mode=0o600)
     if os.getuid() == 0:
         os.chown(replacement, place.user, -1)
@@ -523,9 +521,7 @@ def test_replaced_private_file_stays_hidden_from_running_command(place: Place, *
     workspace = place.home if is_workspace else None
     running = threading.Thread(target=lambda: told.append(place.run(f"{line} echo ended", workspace=workspace)))
     running.start()
-    give_up_at = time.monotonic() + 60
-    while not begun.exists() and time.monotonic() < give_up_at:
-        time.sleep(0.02)
+    until(begun.exists)
     for name in (".openclaw.json.x", ".openclaw.json.y"):
         (place.home / name).write_text(SECRET)
         if os.getuid() == 0:

@@ -17,6 +17,7 @@ import pytest
 import support
 from support.chat import ask, error_of
 from support.live import live_gateway, scripted_config
+from support.polling import until
 from support.processes import command_of, has_ended, running_children, started
 from support.upstream import Upstream
 
@@ -68,13 +69,6 @@ def results() -> Iterator[McpServer]:
     server = McpServer(endpoint("results"))
     yield server
     server.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + GENEROUS_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up_at
-        concurrency.sleep(0.02)
 
 
 def test_remote_tool_is_offered_with_its_description_and_schema(tools: dict[str, Tool]) -> None:
@@ -221,7 +215,7 @@ def test_server_that_ends_between_two_calls_costs_none(open_server: Open) -> Non
     server = open_server("wild")
 
     def wait_for_end() -> None:
-        wait_until(lambda: server._connection is not None and server._connection.is_closing)
+        until(lambda: server._connection is not None and server._connection.is_closing)
 
     pid = int(server.call_tool("process", {}))
     os.kill(pid, signal.SIGKILL)
@@ -239,16 +233,16 @@ def test_call_that_takes_too_long_is_called_off(open_server: Open, tmp_path: Pat
     server.endpoint = replace(server.endpoint, timeout_seconds=2.5)
     with pytest.raises(ToolError, match=r"did not answer within 2.5 s"):
         server.call_tool("hang", {"touch": str(touched)})
-    wait_until(lambda: touched.read_text() == "begun and called off")
+    until(lambda: touched.read_text() == "begun and called off")
 
 
 def test_caller_that_is_ended_calls_its_call_off_and_server_lives_on(open_server: Open, tmp_path: Path) -> None:
     server, touched = open_server(), tmp_path / "touched"
     pid = server.call_tool("process", {})
     calling = concurrency.spawn(server.call_tool, "hang", {"touch": str(touched)})
-    wait_until(touched.exists)
+    until(touched.exists)
     calling.kill()
-    wait_until(lambda: touched.read_text() == "begun and called off")
+    until(lambda: touched.read_text() == "begun and called off")
     assert server.call_tool("process", {}) == pid
 
 
@@ -272,7 +266,7 @@ def test_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
     server = open_server("mute", timeout_seconds=1)
     with pytest.raises(ToolError, match="did not answer within 1 s"):
         server.list_tools()
-    wait_until(lambda: server._failures == 1)
+    until(lambda: server._failures == 1)
     began = time.monotonic()
     with pytest.raises(ToolError, match="next attempt is in"):
         server.list_tools()
@@ -360,7 +354,7 @@ def test_gateway_contacts_servers_that_agents_may_use_before_anybody_asks(tmp_pa
     config["tools"] = {"alsoAllow": ["used__*"]}
     with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
         pid = gateway.process.pid
-        wait_until(lambda: named_servers(pid) != set())
+        until(lambda: named_servers(pid) != set())
         assert ask(client, "hi").status_code == 200
         assert named_servers(pid) == {"used"}
 
@@ -402,14 +396,14 @@ def test_tools_that_change_are_listed_again(open_server: Open) -> None:
     server = open_server()
     assert "grown" not in {tool.name for tool in server.list_tools()}
     assert server.call_tool("grow", {}) == "grown"
-    wait_until(lambda: "grown" in {tool.name for tool in server.list_tools()})
+    until(lambda: "grown" in {tool.name for tool in server.list_tools()})
     assert server.call_tool("grown", {}) == "new"
 
 
 def test_unused_server_is_stopped_and_restarted_on_demand(open_server: Open) -> None:
     server = open_server("wild", idle_stop_seconds=0.2)
     pid = int(server.call_tool("process", {}))
-    wait_until(lambda: has_ended(pid))
+    until(lambda: has_ended(pid))
     assert int(server.call_tool("process", {})) != pid
 
 
@@ -452,7 +446,7 @@ def test_in_patched_process_it_works_and_ends_with_gateway_that_is_killed() -> N
         pids = [int(pid) for pid in gateway.stdout.readline().split()]
         gateway.kill()
     assert len(pids) == 2
-    wait_until(lambda: all(map(has_ended, pids)))
+    until(lambda: all(map(has_ended, pids)))
 
 
 def test_without_sdk_command_that_installs_it_is_reported() -> None:

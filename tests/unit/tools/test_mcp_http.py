@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,23 +17,15 @@ import httpx
 import pytest
 import support
 from mcp import types
+from support.polling import until
 from support.processes import started
 
-from service.core import concurrency
 from service.core.work_context import WorkContext, current_work
 from service.tools.mcp.server import McpEndpoint, McpServer
 from service.tools.mcp.transport import HttpErrors
 from service.tools.tool import ToolError
 
 SERVER = str(Path(support.__file__).with_name("mcp_servers.py"))
-GENEROUS_SECONDS = 60.0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + GENEROUS_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up_at
-        concurrency.sleep(0.02)
 
 
 def _works(server: McpServer) -> bool:
@@ -77,7 +68,7 @@ def test_streamable_http_works_and_survives_restart_of_server() -> None:
     assert "a-secret" not in str(caught.value)
     for _ in range(2):
         with started([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL) as web:
-            wait_until(lambda: _works(server))
+            until(lambda: _works(server))
             assert "add" in {tool.name for tool in server.list_tools()}
             parent = f"00-{'a' * 32}-{'b' * 16}-01"
             token = current_work.set(WorkContext(trace_headers={"traceparent": parent}))
