@@ -32,6 +32,7 @@ class Application:
 
     def __init__(self) -> None:
         self.closed = 0
+        self._step = Event()
 
     def __call__(self, environ: Environ, start_response: Start) -> Any:
         name = environ["PATH_INFO"].strip("/").partition("/")[0].replace("-", "_")
@@ -68,6 +69,16 @@ class Application:
                 time.sleep(gap_seconds)
         finally:
             self.closed += 1
+
+    def answer_stepped(self, _: Environ, start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"0\n"
+        self._step.wait()
+        yield b"1\n"
+
+    def answer_step(self, environ: Environ, start_response: Start) -> list[bytes]:
+        self._step.set()
+        return self.answer_hello(environ, start_response)
 
     def answer_flood(self, _: Environ, start_response: Start) -> Iterator[bytes]:
         start_response("200 OK", [])

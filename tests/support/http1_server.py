@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 _HERE = Path(__file__).parent
-_PATIENCE_SECONDS = 10
+_PATIENCE_SECONDS = 30
 
 
 class Answer(NamedTuple):

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -231,10 +232,9 @@ def test_application_may_read_part_of_the_body(edge: Edge) -> None:
 
 def test_each_piece_of_a_stream_leaves_at_once(edge: Edge) -> None:
     with edge.connect() as connection:
-        connection.sendall(b"GET /stream?count=2&gap=0.5 HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")
-        started = read_until(connection, b"0\n\r\n")
-        assert b"HTTP/1.1 200 OK" in started
-        assert b"1\n\r\n" not in started
+        connection.sendall(b"GET /stepped HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")
+        assert b"HTTP/1.1 200 OK" in read_until(connection, b"0\n\r\n")
+        edge.get("/step")
         assert read_to_end(connection) == b"2\r\n1\n\r\n0\r\n\r\n"
 
 
@@ -293,9 +293,7 @@ def test_closed_client_is_noticed_while_the_response_is_quiet(edge: Edge, path: 
     with edge.connect() as connection:
         connection.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: edge\r\n\r\n")
         time.sleep(0.1)
-    closed_at = time.monotonic()
     until(lambda: int(edge.get("/closed").body) == before + 1)
-    assert time.monotonic() - closed_at < 5
 
 
 def test_client_of_http_1_0_that_closes_its_side_is_gone(edge: Edge) -> None:
@@ -351,26 +349,29 @@ def test_access_log_has_one_line_without_query_or_body(edge: Edge) -> None:
 
 def test_small_answers_do_not_wait_for_acknowledgements(edge: Edge) -> None:
     with edge.connect() as connection:
-        begun = time.monotonic()
+        took = []
         for _ in range(50):
+            began_at = time.monotonic()
             connection.sendall(b"GET /stream?count=3 HTTP/1.1\r\nHost: edge\r\n\r\n")
             read_until(connection, b"0\r\n\r\n")
-        assert time.monotonic() - begun < 2  # Nagle's algorithm would cost 40 ms each
+            took.append(time.monotonic() - began_at)
+        assert statistics.median(took) < 0.03  # Nagle's algorithm would cost 40 ms each
 
 
 @pytest.mark.parametrize("size", [3, 30_000_000])
 @pytest.mark.parametrize("reads", [True, False])
-def test_access_log_counts_the_pieces_that_were_sent(impatient: Edge, size: int, *, reads: bool) -> None:
+def test_access_log_counts_the_pieces_that_were_sent(edge: Edge, impatient: Edge, size: int, *, reads: bool) -> None:
     request_id = f"offer-{size}-{reads}"
-    with impatient.connect() as connection:
+    server = edge if reads else impatient
+    with server.connect() as connection:
         connection.sendall(
             f"GET /offer?size={size} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n"
             f"X-Request-Id: {request_id}\r\n\r\n".encode()
         )
         if reads:
             assert read_to_end(connection).count(b"x") > size  # the headers have some, too
-        until(lambda: f"request_id={request_id} " in impatient.logged())
-    line = next(line for line in impatient.logged().splitlines() if f"request_id={request_id} " in line)
+        until(lambda: f"request_id={request_id} " in server.logged())
+    line = next(line for line in server.logged().splitlines() if f"request_id={request_id} " in line)
     fits = reads or size < 1000
     assert f" bytes={5 + size if fits else 5} " in line
     assert ("complete=no" in line) is not fits
