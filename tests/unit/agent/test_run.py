@@ -6,6 +6,7 @@ import socket
 from time import monotonic
 
 import pytest
+from support.polling import until
 from support.runs import new_run
 
 from service.agent.events import ReasoningDelta, RunEnded, RunEvent, StepEnded, TextDelta, ToolCallRequested
@@ -99,7 +100,7 @@ def test_cancel_ends_wait_in_block() -> None:
     sleep(0)
     scope.cancel()
     scope.cancel()
-    worker.join(timeout=5)
+    worker.join()
     assert ended == [True]
 
 
@@ -139,6 +140,7 @@ def test_disconnect_is_reported_once() -> None:
         sleep(0.01)
         assert noticed == []
         theirs.close()
+        until(lambda: noticed)
         sleep(0.05)
     assert noticed == [True]
 
@@ -193,20 +195,18 @@ def test_reader_gets_what_was_not_taken() -> None:
 
 
 def test_taken_events_end_the_silence() -> None:
-    run, reader = new_run(), RunReader(0.2)
+    run, reader = new_run(), RunReader(1.5)
     reader.take = lambda _: True
     batches = run.follow(reader)
 
     def speak() -> None:
         for _ in range(8):
-            sleep(0.05)
+            sleep(0.2)
             run.append(TextDelta("a"))
 
     spoken = spawn(speak)
-    began_at = monotonic()
     assert next(batches) == []
-    assert monotonic() - began_at > 0.5
-    spoken.join()
+    assert spoken.dead
 
 
 def test_events_that_a_client_does_not_see_leave_its_stream_silent() -> None:
@@ -239,11 +239,13 @@ def test_status_is_sent_after_the_quiet_time_whatever_the_client_does_not_see() 
     def think() -> None:
         sleep(0.15)
         run.append(ReasoningDelta("hm"))
+        sleep(0.15)
 
     thought = spawn(think)
     began_at = monotonic()
     stream.begin()
-    assert 0.18 < monotonic() - began_at < 0.3
+    assert monotonic() - began_at > 0.18
+    assert not thought.dead  # the quiet time does not begin again with a thought
     thought.join()
 
 

@@ -341,10 +341,8 @@ def test_slow_drip_ends_at_the_time_limit(client: PublicHttpClient, server: Page
             yield b"x"
 
     server.pages["/"] = drip
-    started_at = time.monotonic()
     with pytest.raises(FetchError, match="time limit"):
         fetch(client, server.url("/"), FetchLimits(10_000_000, 0.4))
-    assert time.monotonic() - started_at < 5
 
 
 @pytest.mark.parametrize(

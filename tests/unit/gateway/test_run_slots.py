@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.polling import until
 
 from service.core.concurrency import Cancelled, CancelScope, sleep, spawn
 from service.core.errors import GatewayError
@@ -190,7 +191,7 @@ def test_lent_slot_serves_others_and_is_taken_again_before_those_that_wait() -> 
     order.append("first again")
     first.give_back()
     other.join()
-    sleep(0.01)
+    until(lambda: order.count("third") == WAITING_PER_SLOT)
     assert order == ["second", "second leaves", "first again", *["third"] * WAITING_PER_SLOT]
 
 
