@@ -15,6 +15,7 @@ import pytest
 from support.conformance import Conformance
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.operator_client import OperatorClient, connect_params, operator_client, raw_client
+from support.polling import until
 from websockets.exceptions import ConnectionClosed
 
 ORIGIN = "https://ui.example.com"
@@ -30,7 +31,7 @@ UPGRADE = {
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway that limits attempts from loopback, too, knows a page and trusts no proxy."""
     config = scripted_config(controlUi={"allowedOrigins": [ORIGIN]})
-    config["gateway"]["auth"]["rateLimit"] = {"maxAttempts": 3, "lockoutMs": 2000, "exemptLoopback": False}
+    config["gateway"]["auth"]["rateLimit"] = {"maxAttempts": 3, "lockoutMs": 5000, "exemptLoopback": False}
     with live_gateway(tmp_path_factory.mktemp("guarded"), config) as running:
         yield running
 
@@ -153,7 +154,7 @@ def test_silent_client_is_closed(gateway: LiveGateway) -> None:
         client.receive()
         began = time.monotonic()
         assert closed(client)[0] == 1008
-        assert 8 < time.monotonic() - began < 60
+        assert time.monotonic() - began > 8
 
 
 def test_a_foreign_origin_is_refused(guarded: LiveGateway) -> None:
@@ -224,7 +225,7 @@ def test_wrong_secrets_are_limited_together_with_http(guarded: LiveGateway) -> N
         assert error["retryAfterMs"] > 0
     with guarded.client() as http_client:
         assert http_client.get("/v1/models").status_code == 429
-    time.sleep(2.5)
+        until(lambda: http_client.get("/v1/models").status_code == 200)
     with operator_client(guarded) as client:
         assert client.call("health")["ok"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from support.chat import error_of
 from support.clock import Clock
 from support.live import live_gateway, scripted_config
+from support.polling import until
 
 from service.api.login_limiter import SharedLoginLimiter
 from service.config.gateway import LoginLimitConfig
@@ -40,12 +40,8 @@ def limiter(database_url: str | None, tmp_path: Path, clock: Clock) -> Iterator[
         database.close()
 
 
-def is_locked_soon(limiter: SharedLoginLimiter, address: str) -> bool:
-    for _ in range(60):
-        if limiter.lockout_seconds(address) > 0:
-            return True
-        concurrency.sleep(0.05)
-    return False
+def until_locked(limiter: SharedLoginLimiter, address: str) -> None:
+    until(lambda: limiter.lockout_seconds(address) > 0)
 
 
 def test_failures_at_several_gateways_add_up(limiter: OpenLimiter) -> None:
@@ -63,21 +59,21 @@ def test_lockout_reaches_other_gateways(limiter: OpenLimiter) -> None:
     assert ben.lockout_seconds(CLIENT) == 0
     for _ in range(4):
         ann.record_failure(CLIENT)
-    assert is_locked_soon(ben, CLIENT)
+    until_locked(ben, CLIENT)
 
 
 def test_lockout_survives_its_process(limiter: OpenLimiter) -> None:
     ann = limiter(alone=True)
     for _ in range(4):
         ann.record_failure(CLIENT)
-    assert is_locked_soon(limiter(alone=True), CLIENT)
+    until_locked(limiter(alone=True), CLIENT)
 
 
 def test_lockout_ends(limiter: OpenLimiter, clock: Clock) -> None:
     ann, ben = limiter(), limiter()
     for _ in range(4):
         ann.record_failure(CLIENT)
-    assert is_locked_soon(ben, CLIENT)
+    until_locked(ben, CLIENT)
     clock.now += 301
     assert ben.lockout_seconds(CLIENT) == 0
     ben.record_failure(CLIENT)
@@ -88,7 +84,7 @@ def test_clock_set_back_does_not_prolong_lockout(limiter: OpenLimiter, clock: Cl
     ann, ben = limiter(), limiter()
     for _ in range(4):
         ann.record_failure(CLIENT)
-    assert is_locked_soon(ben, CLIENT)
+    until_locked(ben, CLIENT)
     clock.now -= 86_400
     assert ben.lockout_seconds(CLIENT) <= 300
 
@@ -102,28 +98,27 @@ def test_failures_outside_window_do_not_count(limiter: OpenLimiter, clock: Clock
     assert ben.lockout_seconds(CLIENT) == 0
 
 
-def test_right_secret_clears_failures(limiter: OpenLimiter) -> None:
+def test_right_secret_clears_failures(limiter: OpenLimiter, clock: Clock) -> None:
     ann, ben = limiter(), limiter()
     for _ in range(3):
         ann.record_failure(CLIENT)
     ann.record_success(CLIENT)
-    concurrency.sleep(0.5)
+    until(lambda: CLIENT not in ann._failures.read_changes(int(clock() * 1000)))
     for _ in range(3):
         ben.record_failure(CLIENT)
     assert ben.lockout_seconds(CLIENT) == 0
 
 
 def test_lockout_ends_after_clock_was_set_back(limiter: OpenLimiter, clock: Clock) -> None:
-    ann, ben = limiter(lockoutMs=500), limiter(lockoutMs=500)
+    ann, ben = limiter(lockoutMs=2000), limiter(lockoutMs=2000)
     for _ in range(4):
         ann.record_failure(CLIENT)
-    assert is_locked_soon(ben, CLIENT)
+    until_locked(ben, CLIENT)
     clock.now -= 3600
-    late = limiter(lockoutMs=500)
-    late.lockout_seconds(CLIENT)  # starts to read what others have counted
+    late = limiter(lockoutMs=2000)
+    until_locked(late, CLIENT)
     for one in (ann, ben, late):
-        concurrency.sleep(0.6)
-        assert one.lockout_seconds(CLIENT) == 0
+        until(lambda one=one: one.lockout_seconds(CLIENT) == 0)  # type: ignore[misc]  # bound for this round
     ann.record_failure(CLIENT)
     assert ann.lockout_seconds(CLIENT) == 0  # a first failure does not revive the old lockout
 
@@ -136,7 +131,7 @@ def test_failures_after_clock_was_set_back_are_seen_by_others(limiter: OpenLimit
     clock.now -= 3600
     for _ in range(4):
         ann.record_failure(OTHER)
-    assert is_locked_soon(ben, OTHER)
+    until_locked(ben, OTHER)
 
 
 def test_gateway_counts_locally_without_database(tmp_path: Path, clock: Clock) -> None:
@@ -188,11 +183,12 @@ def test_workers_share_one_allowance(tmp_path: Path) -> None:
             statuses = list(pool.map(guess, range(40)))
         assert statuses.count(401) <= 12 + 4  # those that were under way when the last one was counted
         assert 429 in statuses
-        time.sleep(1.5)
         right = {"Authorization": "Bearer right"}
-        for _ in range(20):
-            httpx.get(f"{running.url}/v1/models", headers=right, timeout=30)  # either worker has looked by now
-            time.sleep(0.05)
+
+        def is_refused() -> bool:
+            return httpx.get(f"{running.url}/v1/models", headers=right, timeout=30).status_code == 429
+
+        until(lambda: all(is_refused() for _ in range(20)))  # by either worker
         with running.client("right") as client:
             refused = client.get("/v1/models")
         assert error_of(refused)[:2] == (429, "too_many_failed_attempts")

@@ -115,7 +115,7 @@ def test_peer_that_accepts_no_data_for_too_long_is_dropped() -> None:
 
 
 def test_peer_that_accepts_some_data_regularly_is_kept() -> None:
-    slow = Pair(stall_seconds=1.0)
+    slow = Pair(stall_seconds=2.5)
     slow.ours.send(b"x" * 3 * 1024 * 1024)
     frame = next(slow.read(piece=128 * 1024, pause_seconds=0.1))
     assert len(frame.data) == 3 * 1024 * 1024
