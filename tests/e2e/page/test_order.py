@@ -53,6 +53,8 @@ def test_error_of_a_killed_gateway_is_shown_once(stage: Stage, module_upstream: 
         page.wait_for_text("The connection was lost. Reconnecting")
     with live_gateway(tmp_path, config, arguments=("--port", str(first.address[1]))):
         page.wait("document.querySelector('[role=alert]')")
+        page.wait_for_text("Connected")
+        assert answers(page) == ["hold the line"]
         assert page.evaluate("document.querySelector('.ending').innerText.trim()") == "interrupted"
         assert page.text().count("run_interrupted") == 1
         page.click("[role=alert] button")

@@ -802,23 +802,6 @@ def test_long_answer_is_not_drawn_again_for_each_piece(stage: Stage) -> None:
     assert page.evaluate("replaced") < 12 * PARAGRAPHS  # a few for each paragraph while it grows
 
 
-def test_answer_of_a_gateway_that_is_killed_ends_in_the_words_of_the_next(
-    stage: Stage, module_upstream: Upstream, tmp_path: Path
-) -> None:
-    config, page = config_of(module_upstream, tmp_path), stage.page
-    with live_gateway(tmp_path, config) as first:
-        Stage(first, page, {}).sign_in()
-        page.fill("#message", "hold the line")
-        page.press("Enter")
-        page.wait("document.querySelector('.answer .markdown')?.innerText.trim() == 'hold the line'")
-        first.stop(signal.SIGKILL)
-        page.wait_for_text("The connection was lost. Reconnecting")
-    with live_gateway(tmp_path, config, arguments=("--port", str(first.address[1]))):
-        page.wait_for_text("run_interrupted")
-        page.wait_for_text("Connected")
-        assert answers(page) == ["hold the line"]
-
-
 def test_watched_run_is_taken_up_again_when_the_gateway_is_back(
     stage: Stage, module_upstream: Upstream, tmp_path: Path
 ) -> None:
