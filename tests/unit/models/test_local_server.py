@@ -88,7 +88,7 @@ def free_port() -> int:
 def side_by_side(*jobs: Callable[[], object]) -> None:
     greenlets = [concurrency.spawn(job) for job in jobs]
     for greenlet in greenlets:
-        greenlet.join(10)
+        greenlet.join(60)
         assert greenlet.dead
 
 

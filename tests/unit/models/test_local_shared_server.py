@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,12 @@ def test_files_are_private(neighbour: Open, tmp_path: Path) -> None:
 
 def test_program_is_not_stopped_while_other_process_uses_it(neighbour: Open) -> None:
     ann, ben = neighbour("ann", idle_stop_seconds=0.2), neighbour("ben")
-    assert ann.use() == "ann's"
-    assert ben.use(1.5) == "ann's"
-    assert len(ann.told) == 2
+    with ExitStack() as bens:
+        with ann.service.in_use():
+            endpoint = bens.enter_context(ben.service.in_use())
+        assert endpoint["key"] == "ann's"
+        concurrency.sleep(1.5)
+        assert len(ann.told) == 2
     until(lambda: ann.told[-1] == "the-model stopped: not needed for 0.2 s")
     assert ben.use() == "ben's"
 
@@ -108,8 +112,8 @@ def test_program_is_not_stopped_while_other_process_uses_it(neighbour: Open) -> 
 def test_short_uses_by_other_processes_keep_program_running(neighbour: Open) -> None:
     ann, ben = neighbour("ann", idle_stop_seconds=2.0), neighbour("ben")
     ann.use()
-    until = time.monotonic() + 3.0
-    while time.monotonic() < until:
+    ends_at = time.monotonic() + 3.0
+    while time.monotonic() < ends_at:
         assert ben.use() == "ann's"
         concurrency.sleep(0.3)
     assert len(ann.told) == 2
@@ -118,15 +122,12 @@ def test_short_uses_by_other_processes_keep_program_running(neighbour: Open) -> 
 def test_ending_process_lets_other_users_finish(neighbour: Open) -> None:
     ann, ben = neighbour("ann"), neighbour("ben")
     ann.use()
-    ended: list[str] = []
-
-    def close_soon() -> None:
-        concurrency.sleep(0.3)
-        ann.service.close()
-        ended.append("ann")
-
-    side_by_side(lambda: ended.append(ben.use(1.0)), close_soon)
-    assert ended == ["ann's", "ann"]
+    with ben.service.in_use() as endpoint:
+        assert endpoint["key"] == "ann's"
+        closing = concurrency.spawn(ann.service.close)
+        concurrency.sleep(0.5)
+        assert not closing.dead
+    closing.get()
     assert ben.use() == "ben's"
     with pytest.raises(GatewayError):
         ann.use()
