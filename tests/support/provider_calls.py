@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from service.models.fallback import FallbackProvider
 from service.models.http import transport
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelEnded, ModelRequest, Provider
+from support.polling import until
 from support.sdk_types import check_request
 from support.upstream import Upstream
 from support.upstream_answers import WORDS
@@ -108,7 +108,7 @@ def check_streams_and_ends(provider: Provider, upstream: Upstream) -> None:
     answer = Answer(provider, "hang-midway")
     assert answer.next_text() == WORDS[0]
     answer.leave()
-    assert upstream.aborted.wait(2)
+    until(upstream.aborted.is_set)
 
 
 class Answer:
@@ -118,11 +118,9 @@ class Answer:
         self._texts: list[str] = []
         self._asking = gevent.spawn(receive, provider, asked, self._texts)
 
-    def next_text(self, within_seconds: float = 5.0) -> str | None:
-        """Wait for the next piece of the text; `None` if it does not come in time."""
-        give_up_at = time.monotonic() + within_seconds
-        while not self._texts and not self._asking.dead and time.monotonic() < give_up_at:
-            gevent.sleep(0.002)
+    def next_text(self) -> str | None:
+        """Wait for the next piece of the text; `None` if there is none."""
+        until(lambda: self._texts or self._asking.dead)
         return self._texts.pop(0) if self._texts else None
 
     def leave(self) -> None:

@@ -38,24 +38,6 @@ class Received:
     body: Any
 
 
-class Moment:
-    """Something that happens once, and when (by `time.monotonic`)."""
-
-    def __init__(self) -> None:
-        self.at: float | None = None
-
-    def set(self) -> None:
-        if self.at is None:
-            self.at = time.monotonic()
-
-    def wait(self, timeout_seconds: float, sleep: Callable[[float], None] = time.sleep) -> bool:
-        """Return True if it happened in time; use `concurrency.sleep` if greenlets of this thread must run."""
-        give_up_at = time.monotonic() + timeout_seconds
-        while self.at is None and time.monotonic() < give_up_at:
-            sleep(0.005)
-        return self.at is not None
-
-
 class Upstream:
     """The stub, listening on the loopback interface while its block runs.
 
@@ -70,7 +52,7 @@ class Upstream:
         self.models: list[str] = []
         self.listings: list[Received] = []
         self.listing: Callable[[Exchange], None] | None = None
-        self.aborted = Moment()
+        self.aborted = threading.Event()
         self.connections = 0
         self.closing = threading.Event()
         self._open: set[socket.socket] = set()
@@ -102,7 +84,7 @@ class Upstream:
         self.models.clear()
         self.listings.clear()
         self.listing = None
-        self.aborted = Moment()
+        self.aborted = threading.Event()
 
     def connected(self, connection: socket.socket) -> None:
         self.connections += 1

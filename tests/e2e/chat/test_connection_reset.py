@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.live import live_gateway, scripted_config
-
-from e2e.providers.test_upstream_failures import start_request
+from support.raw_request import start_request
 
 RESET = struct.pack("ii", 1, 0)
 DELAYS_SECONDS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01)
@@ -25,7 +24,7 @@ def test_connection_reset_frees_session(tmp_path: Path, stream: bool) -> None:
             time.sleep(delay)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             connection.close()
-        with running.client(timeout=10) as client:
+        with running.client() as client:
             headers["x-openclaw-model"] = "scripted/echo"
             body = {"messages": [{"role": "user", "content": "still there?"}]}
             assert client.post("/v1/chat/completions", json=body, headers=headers).status_code == 200

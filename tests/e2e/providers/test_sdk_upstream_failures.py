@@ -9,6 +9,7 @@ import openai
 import pytest
 from openai import OpenAI
 from support.live import TOKEN, live_gateway, stubbed_config
+from support.polling import until
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import RETRY_AFTER, TEXT, WORDS, frame
 from support.upstream_answers_anthropic import frame as anthropic_frame
@@ -176,7 +177,7 @@ def test_answer_without_finish_is_interrupted(sdk: OpenAI, upstream: Upstream, d
     with pytest.raises(openai.APIError, match=words):
         follow(sdk, f"{dialect}/endless", heard)
     assert 0 < len("".join(heard)) <= MAX_MESSAGE_CHARACTERS
-    assert upstream.aborted.wait(5)
+    until(upstream.aborted.is_set)
 
 
 def test_overflow_has_providers_message(sdk: OpenAI) -> None:

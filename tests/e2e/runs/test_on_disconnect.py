@@ -9,10 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from support.chat import PATH, ask, error_of, text_of, user
+from support.chat import ask, error_of, text_of
 from support.conformance import Conformance
-from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.polling import until
+from support.raw_request import start_request
 from support.run_events import parse_events
 from support.run_events import text_of as text_of_events
 from support.upstream import Exchange, Upstream
@@ -75,19 +76,14 @@ def test_run_goes_on_or_ends_as_said(
     stream: bool,
 ) -> None:
     release = threading.Event()
-    headers = {"Authorization": f"Bearer {TOKEN}", "x-openclaw-model": f"stub/{held(upstream, release)}"}
-    headers |= {} if said is None else {ON_DISCONNECT: said}
-    body = {"messages": [user("hi")], "stream": stream}
+    model = held(upstream, release)
+    headers = {"x-openclaw-model": f"stub/{model}"} | ({} if said is None else {ON_DISCONNECT: said})
     before = {one["id"] for one in client.get("/v1/runs").json()["data"]}
-    with httpx.Client(base_url=gateway.url, headers=headers, timeout=60) as leaving:
-        request = leaving.build_request("POST", PATH, json=body)
+    with start_request(gateway, headers=headers, stream=stream) as leaving:
+        until(lambda: [one for one in upstream.requests if one.body["model"] == model])
         if stream:
-            response = leaving.send(request, stream=True)
-            run_id = response.headers["x-openclaw-run-id"]
-        else:
-            with pytest.raises(httpx.ReadTimeout):
-                leaving.send(leaving.build_request("POST", PATH, json=body, timeout=httpx.Timeout(60, read=2)))
-            (run_id,) = {one["id"] for one in client.get("/v1/runs").json()["data"]} - before
+            assert leaving.recv(12) == b"HTTP/1.1 200"
+        (run_id,) = {one["id"] for one in client.get("/v1/runs").json()["data"]} - before
     path = f"/v1/runs/{run_id}"
     if (said or default) == "continue":
         release.set()
@@ -126,12 +122,8 @@ def test_run_that_continues_survives_its_client_in_the_queue(
     headers = {"x-openclaw-model": f"stub/{held(upstream, release)}", "x-openclaw-session-key": session}
     holder = client.post("/v1/runs", json={"input": "hi", "model": headers["x-openclaw-model"], "session_key": session})
     until(lambda: client.get(holder.headers["Location"]).json()["state"] == "running")
-    authorized = {"Authorization": f"Bearer {TOKEN}", ON_DISCONNECT: "continue", **headers}
-    with (
-        httpx.Client(base_url=gateway.url, headers=authorized, timeout=60) as leaving,
-        pytest.raises(httpx.ReadTimeout),
-    ):
-        leaving.post(PATH, json={"messages": [user("me too")]}, timeout=httpx.Timeout(60, read=2))
-    (queued,) = client.get("/v1/runs", params={"session_key": session, "state": "queued"}).json()["data"]
+    with start_request(gateway, headers={ON_DISCONNECT: "continue", **headers}, text="me too"):
+        waiting = {"session_key": session, "state": "queued"}
+        (queued,) = until(lambda: client.get("/v1/runs", params=waiting).json()["data"])
     release.set()
     until(lambda: client.get(f"/v1/runs/{queued['id']}").json()["state"] == "ok")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.polling import until
 from support.upstream import Exchange, Upstream
 
 from service.config.roster import Roster
@@ -108,8 +109,8 @@ def test_late_list_is_not_waited_for(tmp_path: Path, upstream: Upstream) -> None
     upstream.listing = drip
     began = time.monotonic()
     assert notes_of(tmp_path, upstream.url, "other") == []
-    assert 4.5 < time.monotonic() - began < 15
-    assert upstream.aborted.wait(5)
+    assert time.monotonic() - began > 4.5
+    until(upstream.aborted.is_set)
 
 
 def test_unreachable_provider_and_unknown_ones_are_no_note(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from support.certificate import CERTIFICATE
+from support.interruption import interrupt_once
+from support.polling import until
 from support.provider_calls import KEY, Answer, ask, fail, open_provider
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import TEXT, WORDS
@@ -26,6 +28,10 @@ from unit.models.wire_cases import said, whole
 INTERIM_ANSWER = b"HTTP/1.1 199 Nearly\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+#: Longer than a machine stalls, and shorter than eight pieces take.
+PATIENT_SECONDS, PIECE_SECONDS = 1.5, 0.25
+
+
 @pytest.fixture
 def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
     opened = open_provider(upstream.url)
@@ -35,10 +41,10 @@ def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
 
 @pytest.mark.parametrize(("model", "text"), [("hang", ""), ("hang-midway", WORDS[0]), ("comments-only", WORDS[0])])
 def test_silence_is_timeout_despite_keepalives(upstream: Upstream, model: str, text: str) -> None:
-    provider = open_provider(upstream.url, timeout_seconds=0.2)
+    provider = open_provider(upstream.url, PATIENT_SECONDS)
     came, error = fail(provider, model)
     assert (came, error.code) == (text, "provider_timeout")
-    assert upstream.aborted.wait(2)
+    until(upstream.aborted.is_set)
     provider.close()
 
 
@@ -46,7 +52,7 @@ def answer_slowly(*pieces: bytes) -> Callable[[Exchange], None]:
     def answer(exchange: Exchange) -> None:
         exchange.head(200, "application/json")
         for piece in pieces:
-            exchange.wait(0.15)
+            exchange.wait(PIECE_SECONDS)
             exchange.send(piece)
         exchange.last_chunk()
 
@@ -68,7 +74,7 @@ def cut(body: bytes) -> tuple[bytes, ...]:
     ids=["document", "documents in lines", "event", "event of two lines"],
 )
 def test_body_that_arrives_slowly_is_no_keepalive(upstream: Upstream, body: bytes) -> None:
-    provider = open_provider(upstream.url, timeout_seconds=0.4)
+    provider = open_provider(upstream.url, PATIENT_SECONDS)
     upstream.answers["slowly"] = answer_slowly(*cut(body))
     assert ask(provider, "slowly")[0].strip() == "Hello there"
     provider.close()
@@ -85,8 +91,8 @@ def test_body_that_arrives_slowly_is_no_keepalive(upstream: Upstream, body: byte
     ],
 )
 def test_keepalives_in_pieces_are_no_progress(upstream: Upstream, keepalives: list[bytes]) -> None:
-    provider = open_provider(upstream.url, timeout_seconds=0.4)
-    upstream.answers["slowly"] = answer_slowly(said("Hello"), *(keepalives * 10))
+    provider = open_provider(upstream.url, PATIENT_SECONDS)
+    upstream.answers["slowly"] = answer_slowly(said("Hello"), *(keepalives * 20))
     text, error = fail(provider, "slowly")
     assert (text, error.code, "keep-alives" in error.message) == ("Hello", "provider_timeout", True)
     provider.close()
@@ -106,17 +112,15 @@ def test_slow_response_head_or_error_body_times_out(head: bytes, code: str) -> N
     def drip(listener: socket.socket) -> None:
         with suppress(OSError), listener.accept()[0] as connection:
             connection.sendall(head)
-            for _ in range(200):
+            while True:
                 connection.sendall(b"x")
                 time.sleep(0.1)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=drip, args=(listener,))
         thread.start()
-        provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout_seconds=0.5)
-        began = time.monotonic()
+        provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", PATIENT_SECONDS)
         assert fail(provider, "ok")[1].code == code
-        assert time.monotonic() - began < 8
         thread.join()
         provider.close()
 
@@ -126,10 +130,8 @@ def test_interim_response_with_body_is_refused() -> None:
         provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout_seconds=60)
         thread = threading.Thread(target=write_without_end, args=(listener, INTERIM_ANSWER))
         thread.start()
-        began = time.monotonic()
         _, error = fail(provider, "ok")
         assert (error.code, "an interim answer has a body" in error.message) == ("provider_error", True)
-        assert time.monotonic() - began < 30
         thread.join()
         provider.close()
 
@@ -188,7 +190,7 @@ def test_connection_with_more_than_the_answer_is_not_reused(beyond: bytes) -> No
             connections[-1].sendall(response)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(5)
+        listener.settimeout(60)
         provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
         thread = threading.Thread(target=write_more, args=(listener,))
         thread.start()
@@ -215,8 +217,9 @@ def test_error_has_no_user_or_query_of_address() -> None:
 
 
 def test_short_pauses_do_not_add_up_to_timeout(upstream: Upstream) -> None:
-    provider = open_provider(upstream.url, timeout_seconds=0.4)
-    assert ask(provider, "slow")[0] == TEXT
+    provider = open_provider(upstream.url, PATIENT_SECONDS)
+    upstream.answers["slowly"] = answer_slowly(*(said(f"{number} ") for number in range(7)), said("end", reason="stop"))
+    assert ask(provider, "slowly")[0] == "0 1 2 3 4 5 6 end"
     provider.close()
 
 
@@ -289,10 +292,8 @@ def test_new_connection_that_dies_is_not_retried(provider: OpenAIProvider, upstr
 def test_leaving_answer_closes_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
     answer = Answer(provider, "slow")
     assert answer.next_text()
-    left_at = time.monotonic()
     answer.leave()
-    assert upstream.aborted.wait(2)
-    assert (upstream.aborted.at or 0) - left_at < 1
+    until(upstream.aborted.is_set)
     assert ask(provider, "ok")[0] == TEXT
 
 
@@ -309,27 +310,27 @@ def test_cancelled_wait_closes_connection(provider: OpenAIProvider, upstream: Up
             ended.set()
 
     concurrency.spawn(wait)
-    while not upstream.requests:
-        concurrency.sleep(0.005)
+    until(lambda: upstream.requests)
     scope.cancel()
-    assert ended.wait(2)
-    assert upstream.aborted.wait(2)
+    assert ended.wait(60)
+    until(upstream.aborted.is_set)
 
 
 def test_deadline_closes_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
-    with pytest.raises(concurrency.Deadline), concurrency.deadline(0.1):
-        ask(provider, "hang-midway")
-    assert upstream.aborted.wait(2)
+    interrupt_once(lambda: upstream.requests, lambda: ask(provider, "hang-midway"))
+    until(upstream.aborted.is_set)
 
 
 def test_many_answers_are_read_concurrently(provider: OpenAIProvider, upstream: Upstream) -> None:
-    came: list[str] = []
-    began = time.monotonic()
-    greenlets = [concurrency.spawn(lambda: came.append(ask(provider, "slow")[0])) for _ in range(20)]
-    for greenlet in greenlets:
-        greenlet.join(10)
-    assert came == [TEXT] * 20
-    assert time.monotonic() - began < 5  # one after another they would take 10 s
+    def answer_all_at_once(exchange: Exchange) -> None:
+        until(lambda: len(upstream.requests) == 20)
+        exchange.head()
+        exchange.words()
+        exchange.end()
+
+    upstream.answers["together"] = answer_all_at_once
+    greenlets = [concurrency.spawn(ask, provider, "together") for _ in range(20)]
+    assert [greenlet.get()[0] for greenlet in greenlets] == [TEXT] * 20
     assert upstream.connections == 20
 
 
