@@ -24,7 +24,7 @@ from service.core.processes.reaper import program
 from service.tools.exec import ExecTool
 from service.tools.tool import ToolContext, ToolError
 
-GENEROUS_SECONDS = 10.0
+GENEROUS_SECONDS = 30.0
 
 #: Seven processes, each in a session of its own and deaf to every polite signal. Two of them leave at once, so that
 #: their four children are orphans; with LEAVE in the environment the first one leaves once all have grown.
@@ -47,7 +47,7 @@ def grow(depth):
             return
         time.sleep(0.01)
     if depth != 1:
-        time.sleep(120)
+        time.sleep(600)
 
 grow(2)
 """
@@ -64,12 +64,11 @@ from service.config.tools import GlobalExecConfig
 from service.tools.exec import ExecTool
 
 def tick():
-    global ticks
-    while True:
+    for _ in range(10):
         concurrency.sleep(0.01)
-        ticks += 1
+    Path(sys.argv[1], "ticked").touch()
 
-ticks, results = 0, []
+results = []
 unconfined = GlobalExecConfig(sandbox="off")
 tool, context = ExecTool(os.environ, unconfined), ToolContext("main", Path(sys.argv[1]), "s", "r")
 concurrency.spawn(tick)
@@ -77,7 +76,7 @@ for _ in range(2):
     concurrency.spawn(lambda: results.append(tool.run({"command": sys.argv[2]}, context)))
 while len(results) < 2:
     concurrency.sleep(0.01)
-print(ticks, results)
+print(results)
 """
 
 #: A supervisor whose first fork, which makes it two processes, is followed by a SIGTERM to one of them at once.
@@ -259,14 +258,14 @@ def test_endless_output_is_ended(context: ToolContext) -> None:
 
 
 def test_command_that_takes_too_long_is_ended_and_what_it_said_is_reported(context: ToolContext) -> None:
-    told = run(context, command="trap '' TERM; echo before; sleep 60; echo after", timeout_seconds=0.3)
-    assert "did not finish within 0.3 seconds" in told
+    told = run(context, command="trap '' TERM; echo before; sleep 60; echo after", timeout_seconds=2)
+    assert "did not finish within 2 seconds" in told
     assert "before" in told
     assert "after" not in told
 
 
 def test_command_may_tidy_up_when_it_is_asked_to_end(context: ToolContext) -> None:
-    told = run(context, command="trap 'echo tidy; exit' TERM; sleep 60 & wait", timeout_seconds=0.3)
+    told = run(context, command="trap 'echo tidy; exit' TERM; sleep 60 & wait", timeout_seconds=2)
     assert "tidy" in told
 
 
@@ -295,11 +294,9 @@ def test_cancelling_ends_tree_that_ignores_signals(context: ToolContext) -> None
 
     concurrency.spawn(work)
     pids = tree_of(context.workspace)
-    started_at = time.monotonic()
     scope.cancel()
     assert cancelled.wait(GENEROUS_SECONDS)
     wait_until_gone(pids)
-    assert time.monotonic() - started_at < 5  # half a second, on a machine that has nothing else to do
 
 
 def test_command_dies_with_gateway(context: ToolContext) -> None:
@@ -316,12 +313,11 @@ def test_command_dies_with_gateway(context: ToolContext) -> None:
 
 
 def test_patched_process_goes_on_while_commands_run_side_by_side(context: ToolContext) -> None:
-    command = [sys.executable, "-c", PATCHED, str(context.workspace), "sleep 0.5; echo slept"]
+    line = "until test -e ticked; do sleep 0.02; done; echo waited"
+    command = [sys.executable, "-c", PATCHED, str(context.workspace), line]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    ticks, _, results = done.stdout.partition(" ")
-    assert results.count("status 0") == 2
-    assert results.count("slept") == 2
-    assert int(ticks) >= 10
+    assert done.stdout.count("status 0") == 2
+    assert done.stdout.count("waited") == 2
 
 
 def test_supervisor_that_is_killed_is_reported(context: ToolContext) -> None:
@@ -334,13 +330,12 @@ def test_supervisor_that_is_killed_is_reported(context: ToolContext) -> None:
 )
 def test_command_that_stops_its_supervisor_keeps_to_its_time(context: ToolContext, stop: str) -> None:
     assert context.workspace is not None
-    began = time.monotonic()
     try:
-        told = run(context, command=f"echo $$ > pid\n{stop}\nexec sleep 60", timeout_seconds=0.5)
+        with concurrency.deadline(GENEROUS_SECONDS):
+            told = run(context, command=f"echo $$ > pid\n{stop}\nexec sleep 600", timeout_seconds=2)
     except ToolError as error:
         told = str(error)
-    assert "did not finish within 0.5 seconds" in told or "its supervisor was killed" in told
-    assert time.monotonic() - began < 20
+    assert "did not finish within 2 seconds" in told or "its supervisor was killed" in told
     wait_until_gone([int((context.workspace / "pid").read_text())])
 
 
@@ -357,7 +352,7 @@ def test_command_that_stops_its_supervisor_dies_with_gateway(context: ToolContex
 def test_command_that_kills_its_supervisor_dies_with_it(context: ToolContext) -> None:
     assert context.workspace is not None
     with pytest.raises(ToolError, match="its supervisor was killed"):
-        run(context, command="echo $$ > pid; kill -9 $PPID; exec sleep 60")
+        run(context, command="echo $$ > pid; kill -9 $PPID; exec sleep 600")
     wait_until_gone([int((context.workspace / "pid").read_text())])
 
 

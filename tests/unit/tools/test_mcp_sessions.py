@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from mcp import types
+from support.polling import until
 
 from service.core import concurrency
 from service.tools.mcp.server import McpEndpoint, McpServer
@@ -66,7 +67,8 @@ class ForgetfulServer(ThreadingHTTPServer):
         self.calls: list[int] = []
         self.text = ""
         self.refusal = EMPTY
-        self.seconds = 0.0  # that a refusal takes
+        self.awaited = 0  # calls, before the first of them is refused
+        self.seconds = 0.0  # between refusals
         self.forgets_after_call = False
 
     def forget(self) -> None:
@@ -93,7 +95,9 @@ class _Exchange(BaseHTTPRequestHandler):
         if is_call:
             self.server.calls.append(404 if is_forgotten else 200)
         if is_forgotten:
-            time.sleep(self.server.seconds * len(self.server.calls))
+            place = len(self.server.calls)
+            until(lambda: len(self.server.calls) >= self.server.awaited)
+            time.sleep(self.server.seconds * place)
             self.status(*self.server.refusal)
         elif "id" not in message:
             self.status(202)
@@ -187,7 +191,7 @@ def test_call_that_is_refused_for_other_reasons_is_not_repeated(web: ForgetfulSe
 def test_all_calls_of_a_forgotten_session_are_repeated(web: ForgetfulServer, server: McpServer) -> None:
     server.call_tool("where", {})
     web.forget()
-    web.seconds = 0.1
+    web.awaited, web.seconds = 4, 0.1
     found: list[str] = []
     callers = [concurrency.spawn(lambda: found.append(server.call_tool("where", {}))) for _ in range(3)]
     for caller in callers:

@@ -230,7 +230,7 @@ def repeating(action: Callable[[], None]) -> Iterator[None]:
 
 def attempts(enough: Callable[[], object]) -> Iterator[int]:
     """Count to 1,500, and on until there is `enough`, but not for ever."""
-    give_up_at = time.monotonic() + 20
+    give_up_at = time.monotonic() + 120
     for number in count():
         if (number >= 1_500 and enough()) or time.monotonic() > give_up_at:
             return

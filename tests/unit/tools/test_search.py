@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.polling import until
 from support.processes import command_of, running_children
 from support.workspace_tools import SECRET, make_workspace, refusal, use
 
@@ -264,8 +265,9 @@ def test_process_that_is_killed_from_outside_is_defect_not_result(workspace: Pat
     before = set(running_children(recursive=False))
 
     def kill() -> None:
-        sleep(0.5)
-        for child in set(running_children(recursive=False)) - before:
+        found = until(lambda: set(running_children(recursive=False)) - before)
+        sleep(0.5)  # it is searching
+        for child in found:
             child.send_signal(signal.SIGKILL)
 
     killer = spawn(kill)
@@ -280,7 +282,7 @@ SEARCH_PROGRAM = "service.tools.workspace.search_process"
 def test_searches_run_no_more_processes_than_their_cap(workspace: Path) -> None:
     (workspace / "a.txt").write_text("a" * 40 + "b")
     slots = ProcessSlots(2)
-    grep, most, done = GrepTool(slots, seconds=0.3), 0, 0
+    grep, most, done = GrepTool(slots, seconds=1.0), 0, 0
 
     def search() -> None:
         nonlocal done

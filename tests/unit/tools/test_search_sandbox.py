@@ -13,15 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
+from support.polling import until
 from support.processes import running_children
 from support.workspace_tools import use
 
 import service
-from service.core.concurrency import sleep, spawn
+from service.core.concurrency import spawn
 from service.core.processes.sandbox import find_sandboxes
 from service.tools.process_slots import ProcessSlots
-from service.tools.tool import ToolError
 from service.tools.workspace.search import GrepTool
 
 #: A Python that every user can start, which the one that runs the tests may not be.
@@ -115,15 +116,12 @@ def test_search_reads_workspace_and_nothing_else(home: Home) -> None:
 def test_search_of_tool_is_confined(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a" * 40 + "b")
 
-    def search() -> None:
-        with suppress(ToolError):
-            use(tmp_path, GrepTool(ProcessSlots(), seconds=1.0), pattern="^(a+)+$")
+    def is_confined(child: psutil.Process) -> bool:
+        with suppress(OSError):
+            fields = Path(f"/proc/{child.pid}/status").read_text().split("\n")
+            return {"Seccomp:\t2", "NoNewPrivs:\t1"} <= set(fields)
+        return False
 
-    searching, modes = spawn(search), set()
-    while not searching.dead:
-        for child in running_children():
-            with suppress(OSError):
-                fields = Path(f"/proc/{child.pid}/status").read_text().split("\n")
-                modes |= {tuple(line.split()) for line in fields if line.startswith(("Seccomp:", "NoNewPrivs:"))}
-        sleep(0.01)
-    assert {("Seccomp:", "2"), ("NoNewPrivs:", "1")} <= modes
+    searching = spawn(lambda: use(tmp_path, GrepTool(ProcessSlots(), seconds=300.0), pattern="^(a+)+$"))
+    until(lambda: any(map(is_confined, running_children())))
+    searching.kill()
