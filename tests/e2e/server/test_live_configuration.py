@@ -144,7 +144,7 @@ def test_running_answer_is_not_affected_by_an_edit(editing: Editing) -> None:
             target=lambda: answers.append(ask(client, "hi", stream=True, model="openclaw/beta", headers=headers))
         )
         asking.start()
-        time.sleep(0.3)
+        until(lambda: client.get("/v1/runs", params={"state": "running"}).json()["data"])
         editing.config["models"] = {"providers": {"other": {"api": "scripted"}}}
         editing.config["agents"] = {"defaults": {"model": "other/echo"}}
         editing.config["gateway"]["auth"]["token"] = "another"

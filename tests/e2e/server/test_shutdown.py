@@ -67,7 +67,7 @@ def test_command_does_not_outlive_the_grace_period_or_a_second_signal(
         time.sleep(1.1)
         assert running.process.poll() is None
         assert all(process.is_running() for process in processes)
-        assert running.stop(seconds=20) == 0 if insisting else running.process.wait(20) == 0
+        assert running.stop(seconds=60) == 0 if insisting else running.process.wait(60) == 0
         assert not any(process.is_running() for process in processes)
     assert "Let me run it." in answer().text
     assert '"code":"run_aborted"' in answer().text
@@ -88,5 +88,5 @@ def test_command_that_ends_within_the_grace_period_is_awaited(
         running.process.send_signal(signal.SIGTERM)
         until(lambda: "Stopping: 1 still running, waiting 30 s at most" in running.output)
         (tmp_path / "workspace" / "go").touch()
-        assert running.process.wait(20) == 0
+        assert running.process.wait(60) == 0
     assert "It is done." in answer().text

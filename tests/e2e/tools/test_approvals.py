@@ -35,7 +35,7 @@ def gateway(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory)
         agent("missing", exec={"ask": "on-miss"}),
         agent("mode", exec={"mode": "ask"}),
     ]
-    defaults = {"timeoutSeconds": 2, "maxConcurrent": 1}
+    defaults = {"timeoutSeconds": 5, "maxConcurrent": 1}
     config = stubbed_config(module_upstream.url, "stub/play", agents=agents, defaults=defaults)
     config["tools"] = {"exec": {"sandbox": "off"}}
     with live_gateway(directory, config) as running:
@@ -107,7 +107,7 @@ def test_time_of_decision_is_not_the_runs_and_its_room_is_free_meanwhile(
         approval = wait_for_pending(client)
         # One run at a time: this one needs the room of the one that waits.
         assert text_of(ask(client, "quick question")) == "other"
-        time.sleep(2.5)
+        time.sleep(5.5)
         decide(client, approval, "allow-once")
         assert text_of(answer.result()) == "Done."
 

@@ -170,24 +170,20 @@ def test_client_that_does_not_read_is_dropped_without_delaying_others(tmp_path: 
                     sock.sendall(request)
                 except OSError:
                     break
-            deadline = time.monotonic() + 30
-            while "reads too slowly" not in running.output and time.monotonic() < deadline:
-                assert client.call("health")["ok"]
-                time.sleep(0.05)
-            assert "was dropped: it reads too slowly" in running.output
+            until(lambda: client.call("health")["ok"] and "was dropped: it reads too slowly" in running.output)
         assert resident_bytes(running) - before < 200 * 1024 * 1024
         assert client.run("still here", "after")[1]["ok"]
 
 
 def test_slow_observer_does_not_slow_run(gateway: LiveGateway, client: httpx.Client) -> None:
-    sock = raw_operator(gateway)
-    with sock:
+    def count_seconds() -> float:
         began = time.monotonic()
-        headers = {"x-openclaw-model": "scripted/count-20000"}
-        answer = ask(client, "count", headers=headers, stream=False)
-        took = time.monotonic() - began
-        assert answer.status_code == 200
-        assert took < 20
+        assert ask(client, "count", headers={"x-openclaw-model": "scripted/count-20000"}).status_code == 200
+        return time.monotonic() - began
+
+    alone = count_seconds()
+    with raw_operator(gateway):
+        assert count_seconds() < 10 * alone + 5
 
 
 def is_admitted(running: LiveGateway) -> bool:

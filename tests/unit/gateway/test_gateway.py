@@ -156,7 +156,7 @@ def test_submit_returns_at_once_for_busy_session_and_run_waits(gateways: list[Ga
     here = gateways[0]
     holder = here.submit(request("holder", model="scripted/silent"))
     until_state(here, "holder", RunState.RUNNING)
-    with deadline(1):
+    with deadline(GENEROUS_SECONDS):
         queued = [here.submit(request(name)) for name in ("second", "third")]
     sleep(0.1)
     assert [run.state for run in queued] == [RunState.QUEUED] * 2
