@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _socket  # the one that gevent does not patch
 import array
+import gc
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ def main() -> None:
     """Serve until the requester has gone; in a fork, run the program."""
     fork, wait = os.fork, os.waitpid
     _preload("--cooperative" in sys.argv)
+    gc.freeze()  # so that no fork copies the modules to look for garbage in them, at the latest when it ends
     requester = _socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
