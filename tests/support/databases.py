@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -38,11 +39,18 @@ class Postgres:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
 
-    def create_database(self) -> str:
-        """Create an empty database and return its `state.url`."""
+    @cached_property
+    def migrated(self) -> str:
+        """The name of a database whose schema is there, to be copied: migrating takes longer than most tests."""
+        url = self.create_database()
+        open_database(url, Path()).close()
+        return str(sa.make_url(url).database)
+
+    def create_database(self, template: str = "template1") -> str:
+        """Create a copy of a database, by default an empty one, and return its `state.url`."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
         with psycopg.connect(host=self.socket_dir, user="postgres", dbname="postgres", autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
         return f"postgresql+psycopg://postgres@/{name}?host={self.socket_dir}"
 
     def drop_database(self, url: str) -> None:
@@ -101,8 +109,14 @@ def own_server() -> Iterator[OwnServer]:
 
 @pytest.fixture(params=KINDS)
 def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    """`state.url`: `None` for SQLite, then a fresh PostgreSQL database."""
+    """`state.url`: `None` for SQLite, then a PostgreSQL database without rows."""
     yield from _url_of_new(request)
+
+
+@pytest.fixture(params=KINDS)
+def empty_database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Like `database_url`, but without tables."""
+    yield from _url_of_new(request, migrated=False)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -111,12 +125,12 @@ def lasting_database_url(request: pytest.FixtureRequest) -> Iterator[str | None]
     yield from _url_of_new(request)
 
 
-def _url_of_new(request: pytest.FixtureRequest) -> Iterator[str | None]:
+def _url_of_new(request: pytest.FixtureRequest, *, migrated: bool = True) -> Iterator[str | None]:
     if request.param == "sqlite":
         yield None
         return
     server: Postgres = request.getfixturevalue("postgres")
-    url = server.create_database()
+    url = server.create_database(server.migrated) if migrated else server.create_database()
     yield url
     server.drop_database(url)
 

@@ -20,19 +20,19 @@ def set_revision(url: str | None, directory: Path, revision: str) -> None:
     engine.dispose()
 
 
-def test_schema_is_told_from_older_and_newer_ones(database_url: str | None, tmp_path: Path) -> None:
-    empty = inspect_database(database_url, tmp_path)
+def test_schema_is_told_from_older_and_newer_ones(empty_database_url: str | None, tmp_path: Path) -> None:
+    empty = inspect_database(empty_database_url, tmp_path)
     assert (empty.revision, empty.is_current, empty.is_newer) == (None, False, False)
     assert list(tmp_path.iterdir()) == []
 
-    open_database(database_url, tmp_path).close()
-    current = inspect_database(database_url, tmp_path)
+    open_database(empty_database_url, tmp_path).close()
+    current = inspect_database(empty_database_url, tmp_path)
     assert (current.revision, current.is_current, current.is_newer) == (HEAD, True, False)
     assert abs(current.clock_ahead_seconds) < 1
 
     for revision, is_newer in (("0001", False), ("9999", True)):
-        set_revision(database_url, tmp_path, revision)
-        other = inspect_database(database_url, tmp_path)
+        set_revision(empty_database_url, tmp_path, revision)
+        other = inspect_database(empty_database_url, tmp_path)
         assert (other.revision, other.is_current, other.is_newer) == (revision, False, is_newer)
 
 

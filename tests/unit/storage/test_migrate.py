@@ -31,6 +31,11 @@ SCHEMAS = ("user_version 1", "user_version 2", *(f"{number:04}" for number in ra
 GENEROUS_SECONDS = 60
 
 
+@pytest.fixture
+def database_url(empty_database_url: str | None) -> str | None:
+    return empty_database_url
+
+
 def prepare(url: str | None, state_dir: Path, schema: str) -> None:
     with closing(connect(url, state_dir).connect()) as connection, connection.begin():
         make_old(connection, schema)
