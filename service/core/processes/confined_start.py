@@ -40,7 +40,7 @@ class ConfinedStart:
         process = subprocess.Popen(
             order["argv"] if confinement is None else confinement.argv,
             cwd=order["cwd"],
-            env=self._env,
+            env=self._env if confinement is None else confinement.start_env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -78,7 +78,7 @@ class ConfinedStart:
             temporary = self._temporary = f"{parent}/openclaw-{os.urandom(8).hex()}"
             os.mkdir(temporary, 0o700)  # noqa: PTH102 - pathlib is slow to import
         self._env = {**self._env, "TMPDIR": temporary}
-        self._confinement = Confinement(sandbox, order["argv"], order["cwd"], self._temporary)
+        self._confinement = Confinement(sandbox, order["argv"], order["cwd"], self._temporary, self._env)
 
     def _become_command(self) -> None:
         tie_to_parent(os.getppid(), signal.SIGKILL)

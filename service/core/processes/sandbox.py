@@ -23,6 +23,7 @@ from service.core.processes import landlock, seccomp
 from service.core.processes.permission_broker import PermissionBroker
 
 Kind = Literal["landlock", "bwrap"]
+Env = Mapping[str, str]
 
 #: The search path for bubblewrap: directories that only an administrator can write to.
 PROGRAM_DIRECTORIES = "/usr/bin:/usr/local/bin:/bin:/run/current-system/sw/bin"
@@ -39,6 +40,7 @@ _KEPT_CAPABILITIES = 1 << _KEPT_CAPABILITY
 _NICENESS = 10
 _OOM_SCORE = "1000"  # the first to go
 _PROBE_SECONDS = 5.0
+_NO_VARIABLES: Env = {}
 
 
 class ResourceLimits(NamedTuple):
@@ -75,8 +77,8 @@ class Sandbox(NamedTuple):
     network: bool = False
     program: str = ""
 
-    def argv(self, argv: Sequence[str], cwd: str, filter_descriptor: int) -> list[str]:
-        """Return the command line that runs `argv` in bubblewrap, which reads the filter from the descriptor."""
+    def argv(self, argv: Sequence[str], cwd: str, filter_descriptor: int, options_descriptor: int) -> list[str]:
+        """Return the command line that runs `argv` in bubblewrap, which reads filter and further options from these."""
         options = ["--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
         options += [] if self.network else ["--unshare-net"]
         options += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108 - private
@@ -93,7 +95,8 @@ class Sandbox(NamedTuple):
         options += [word for path in rebuilt for word in ("--remount-ro", path)]
         if os.geteuid() == 0:
             options += ["--cap-drop", "ALL", "--cap-add", _KEPT_CAPABILITY_NAME]  # root keeps them all otherwise
-        return [self.program, *options, "--seccomp", str(filter_descriptor), "--chdir", cwd, "--", *argv]
+        options += ["--seccomp", str(filter_descriptor), "--args", str(options_descriptor)]
+        return [self.program, *options, "--chdir", cwd, "--", *argv]
 
     def _directories_of_files(self) -> tuple[str, ...]:
         """Return the directories of hidden files.
@@ -124,20 +127,26 @@ class Sandbox(NamedTuple):
 
 
 class Confinement:
-    """A sandbox made ready for one start of `argv`; `enforce` runs in the child, before it becomes the command."""
+    """A sandbox made ready for one start of `argv`; `enforce` runs in the child, before it becomes the command.
 
-    def __init__(self, sandbox: Sandbox, argv: Sequence[str], cwd: str, temporary: str | None = None) -> None:
+    The command gets the variables `env`; `start_env` are those to start `argv` with.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, argv: Sequence[str], cwd: str, temporary: str | None = None, env: Env = _NO_VARIABLES
+    ) -> None:
         self.argv = list(argv)
+        self.start_env = env
         self.descriptors: tuple[int, ...] = ()
         # In bubblewrap nothing but what is writable can be changed in any way.
         self._filter = seccomp.filter_program(sandbox.families, ask_about_changes=sandbox.kind == "landlock")
         self._ruleset: landlock.Ruleset | None = None
         if sandbox.kind == "bwrap":
-            descriptor = os.memfd_create("seccomp", 0)
-            os.write(descriptor, self._filter)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            self.descriptors = (descriptor,)
-            self.argv = sandbox.argv(argv, cwd, descriptor)
+            # Bubblewrap itself runs outside: variables such as LD_PRELOAD are set inside only.
+            options = "".join(f"--setenv\0{name}\0{value}\0" for name, value in env.items())
+            self.descriptors = (_in_memory(self._filter), _in_memory(options.encode()))
+            self.argv = sandbox.argv(argv, cwd, *self.descriptors)
+            self.start_env = _NO_VARIABLES
         else:
             writable = (*sandbox.writable, *([temporary] if temporary else []))
             self._ruleset = landlock.Ruleset(network=sandbox.network)
@@ -170,6 +179,14 @@ class Confinement:
             self._ruleset.close()
             for end in self._channel:
                 end.close()
+
+
+def _in_memory(data: bytes) -> int:
+    """Return the descriptor of a file with `data`, which exists in memory only."""
+    descriptor = os.memfd_create("sandbox", 0)
+    os.write(descriptor, data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 class Support(NamedTuple):

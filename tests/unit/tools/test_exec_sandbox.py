@@ -202,6 +202,17 @@ def test_command_cannot_change_files_outside_workspace(place: Place) -> None:
     assert not Path("/tmp/openclaw-escaped").exists()
 
 
+def test_variables_of_command_do_not_reach_sandbox_itself(sandbox: str, tmp_path: Path) -> None:
+    """The dynamic linker obeys some before a program begins: with LD_PRELOAD it runs code, here it writes a file."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    tool = ExecTool({"PATH": "/usr/bin:/bin"}, GlobalExecConfig.model_validate({"sandbox": sandbox}), DIRECTORIES)
+    env = {"LD_DEBUG": "libs", "LD_DEBUG_OUTPUT": str(tmp_path / "escaped"), "EMPTY": "", "TEA": "green"}
+    told = tool.run({"argv": ["env"], "env": env}, ToolContext("main", workspace, "s", "r"))
+    assert "\nEMPTY=\nTEA=green\n" in told
+    assert list(tmp_path.iterdir()) == [workspace]
+
+
 def test_private_files_in_workspace_stay_hidden(place: Place) -> None:
     (place.home / "project").mkdir()
     if os.getuid() == 0:
