@@ -125,7 +125,7 @@ class ExecTool:
         command = Command(
             argv=_argv(arguments),
             cwd=str(directory),
-            env={**self._environment, **_variables(arguments.get("env", {}))},
+            env={**self._environment, **self._variables(arguments.get("env", {}))},
             timeout_seconds=arguments.get("timeout_seconds", self._default_seconds),
             limits=self.sandbox.limits,
             sandbox=self.sandbox.for_workspace(root, files.paths_with_copies(str(root))),
@@ -136,6 +136,13 @@ class ExecTool:
         except CommandError as error:
             raise ToolError(f"The command did not run: {error}.") from error
         return _to_text(outcome, command)
+
+    def _variables(self, env: Mapping[str, str]) -> Mapping[str, str]:
+        for name in env:
+            if not _NAME.fullmatch(name):
+                raise ToolError(f"`env` has the name {name!r}; a variable's name is letters, digits and `_`.")
+        # A sandbox makes $TMPDIR, from outside: a model must not choose where.
+        return {name: env[name] for name in env if name != "TMPDIR" or self.sandbox.kind is None}
 
 
 def _confinement_text(sandbox: ExecSandbox) -> str:
@@ -183,13 +190,6 @@ def _is_directory(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
-
-
-def _variables(env: Mapping[str, str]) -> Mapping[str, str]:
-    for name in env:
-        if not _NAME.fullmatch(name):
-            raise ToolError(f"`env` has the name {name!r}; a variable's name is letters, digits and `_`.")
-    return env
 
 
 def _to_text(outcome: Outcome, command: Command) -> str:

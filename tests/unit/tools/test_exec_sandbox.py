@@ -213,6 +213,19 @@ def test_variables_of_command_do_not_reach_sandbox_itself(sandbox: str, tmp_path
     assert list(tmp_path.iterdir()) == [workspace]
 
 
+def test_command_does_not_choose_place_of_its_temporary_directory(sandbox: str, tmp_path: Path) -> None:
+    """It is made from outside of the sandbox, and can be written to."""
+    workspace, elsewhere = tmp_path / "workspace", tmp_path / "elsewhere"
+    workspace.mkdir()
+    elsewhere.mkdir()
+    tool = ExecTool({"PATH": "/usr/bin:/bin"}, GlobalExecConfig.model_validate({"sandbox": sandbox}), DIRECTORIES)
+    for given in (elsewhere, tmp_path / "missing"):
+        arguments = {"command": "echo tea > $TMPDIR/x && echo in $TMPDIR", "env": {"TMPDIR": str(given)}}
+        told = tool.run(arguments, ToolContext("main", workspace, "s", "r"))
+        assert "status 0" in told
+        assert str(given) not in told
+
+
 def test_private_files_in_workspace_stay_hidden(place: Place) -> None:
     (place.home / "project").mkdir()
     if os.getuid() == 0:
