@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 import orjson
 
 from service.config.tools import WebFetchConfig
+from service.core.concurrency import pause
 from service.core.dataclass import record
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import FetchLimits, PublicHttpClient, PublicResponse
@@ -34,6 +35,11 @@ MAX_CHARACTERS = 100_000
 FETCH_LIMITS = FetchLimits(max_bytes=8 * 1024 * 1024, timeout_seconds=30, max_redirects=5)
 EXTRACTION_SECONDS = 20.0
 
+_DECODED_BYTES = 32 * 1024
+_BYTE_ORDER_MARKS = {
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+}
 _QUEUE_SECONDS = 5.0
 _PAGE_TEXT = Path(__file__).with_name("page_text.py")
 _ACCEPT = "text/html, application/xhtml+xml;q=0.9, text/*;q=0.8, application/json;q=0.8"
@@ -151,7 +157,7 @@ class WebFetchTool:
         if page.characters > end:
             lines.append(f"[cut: {page.characters - end} more characters; continue with offset {end}]")
         if not page.whole:
-            lines.append(f"[cut: only the first {FETCH_LIMITS.max_bytes} bytes of the response were read]")
+            lines.append(f"[cut: only the first {self._limits.max_bytes} bytes of the response were read]")
         return "\n".join(lines)
 
 
@@ -170,8 +176,21 @@ def _check_type(response: PublicResponse) -> None:
 
 
 def _from_text(response: PublicResponse, data: bytes, part: slice, *, whole: bool) -> _Page:
-    text = data.decode(_known_charset(response.charset) or "utf-8", "replace")
+    text = _decode(data, _known_charset(response.charset) or "utf-8")
     return _Page("", text[part], part.start, len(text), whole)
+
+
+def _decode(data: bytes, charset: str) -> str:
+    """Decode piece by piece: bytes that are not in the charset take a thousand times as long as others."""
+    marks = _BYTE_ORDER_MARKS.get(charset)
+    if marks is not None and not data.startswith(marks):
+        charset = f"{charset}-le"  # pieces need to be told
+    decoder = codecs.getincrementaldecoder(charset)("replace")
+    pieces = []
+    for at in range(0, len(data), _DECODED_BYTES):
+        pieces.append(decoder.decode(data[at : at + _DECODED_BYTES]))
+        pause()
+    return "".join([*pieces, decoder.decode(b"", final=True)])
 
 
 def _from_html(converter: Path, response: PublicResponse, data: bytes, part: slice, *, whole: bool) -> _Page:

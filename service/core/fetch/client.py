@@ -33,6 +33,7 @@ from service.core.fetch.urls import Target, parse_url, resolve_redirect
 _BLOCK_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4
 _MAX_HEAD_BYTES = 256 * 1024  # interim responses included
+_MAX_TYPE_CHARACTERS = 1024
 _BYTES_PER_BODY_BYTE = 2  # allowance for framing: small chunks, trailers
 _BUSY_SECONDS = 0.005
 _PAUSE_SECONDS = 0.0001
@@ -149,7 +150,9 @@ class PublicResponse:
         self.url = url
         self.status = response.status
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self.charset = response.headers.get_content_charset()
+        # Parsing takes time that grows with the square of the length: seconds for what fits into a head.
+        is_short = len(response.headers.get("content-type", "")) <= _MAX_TYPE_CHARACTERS
+        self.charset = response.headers.get_content_charset() if is_short else None
         self._encoding = response.headers.get("content-encoding", "identity").strip().lower()
         self._response = response
         self._connection = connection

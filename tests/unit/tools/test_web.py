@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import subprocess
 import sys
@@ -119,6 +120,8 @@ def test_text_and_json_stay_as_they_are(tool: WebFetchTool, server: PageServer, 
         ("text/plain; charset=latin-1", "grün".encode("latin-1")),
         ("text/html; charset=windows-1252", "<html><body><p>grün</p></body></html>".encode("cp1252")),
         ("text/html", "<html><head><meta charset='utf-8'></head><body><p>grün</p></body></html>".encode()),
+        ("text/plain; charset=utf-16", codecs.BOM_UTF16_BE + "grün".encode("utf-16-be")),
+        ("text/plain; charset=utf-32", "grün".encode("utf-32-le")),
         ("text/plain; charset=punycode", "grün".encode()),
         ("text/plain; charset=no-such-thing", "grün".encode()),
         ("text/plain; charset=hex", "grün".encode()),
@@ -201,6 +204,8 @@ def test_endless_page_is_cut_to_its_beginning(tool: WebFetchTool, server: PageSe
     told = fetch(tool, server.url("/"), max_characters=10)
     assert "\nxxxxxxxxxx\n" in told
     assert f"only the first {FETCH_LIMITS.max_bytes} bytes" in told
+    tool._limits = FetchLimits(1000, 30)
+    assert "only the first 1000 bytes" in fetch(tool, server.url("/"), max_characters=10)
 
 
 def test_million_tags_are_read_in_bounded_time(tool: WebFetchTool, server: PageServer) -> None:
@@ -223,13 +228,30 @@ def test_cancelling_ends_conversion(tool: WebFetchTool, server: PageServer) -> N
     assert time.monotonic() - started_at < 5
 
 
-def test_patched_process_goes_on_while_large_page_is_read(server: PageServer) -> None:
-    server.pages["/"] = page("<html><body>" + "<p>x x</p>" * 700_000)
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("<html><body>" + "<p>x x</p>" * 700_000, "text/html"),
+        (b"x x" + b"\x81" * 4_000_000, "text/plain; charset=windows-1252"),
+    ],
+    ids=["HTML", "bytes not in charset"],
+)
+def test_patched_process_goes_on_while_large_page_is_read(
+    server: PageServer, body: str | bytes, content_type: str
+) -> None:
+    server.pages["/"] = page(body, content_type)
     command = [sys.executable, "-c", PATCHED, str(server.port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     found, ticks, busy_seconds = done.stdout.split()
     assert (found, int(ticks) > 20) == ("True", True)
     assert float(busy_seconds) < 1.0
+
+
+def test_type_with_many_parameters_is_read_at_once(tool: WebFetchTool, server: PageServer) -> None:
+    server.pages["/"] = page("tea", 'text/plain; a="' + ";" * 60_000)
+    before = time.thread_time()
+    assert "\ntea\n" in fetch(tool, server.url("/"))
+    assert time.thread_time() - before < 1.0
 
 
 def test_converter_that_fails_is_not_blamed_on_page_and_log_has_its_words(
