@@ -17,11 +17,11 @@ import orjson
 
 from service.agent.loop import MAX_MESSAGE_CHARACTERS
 from service.agent.schema_check import CHECK_SECONDS, compile_schema
-from service.agent.schema_cost import MAX_VALUES, count_values, is_cheap, steps_of
 from service.core.dataclass import replace
 from service.core.errors import GatewayError
 from service.core.messages import Role, StopReason, Usage, text_message
 from service.core.processes.command import Command, CommandError, run_command
+from service.core.schema_cost import MAX_VALUES, count_values, is_cheap, steps_of
 from service.models.drafts import HeldReasoning
 from service.models.output_format import is_checked, schema_of, to_instruction
 from service.models.provider import ModelEnded, ModelRequest, RestartingProvider, TextReceiver

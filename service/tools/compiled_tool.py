@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import jsonschema_rs
 import orjson
 
+from service.core.schema_cost import is_cheap, steps_of
 from service.tools.tool import Tool, ToolError
 
 _PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
@@ -36,7 +38,7 @@ class CompiledTool:
             raise ValueError(str(error)) from None
 
     def parse_arguments(self, text: str) -> Mapping[str, Any]:
-        """Parse and validate the arguments. Raises `ToolError` with the errors found."""
+        """Parse the arguments and validate them, unless that could take long. Raises `ToolError` with the errors."""
         name = self.tool.name
         try:
             arguments = orjson.loads(text) if text.strip() else {}
@@ -44,9 +46,14 @@ class CompiledTool:
             raise ToolError(f"The arguments of {name} are not valid JSON: {error}. Write one JSON object.") from None
         if not isinstance(arguments, dict):
             raise ToolError(f"The arguments of {name} must be one JSON object.")
-        if not self._validator.is_valid(arguments):
+        if self._is_cheap and not self._validator.is_valid(arguments):
             raise ToolError(f"The arguments of {name} are invalid: {self._describe_errors(arguments)}.")
         return arguments
+
+    @cached_property
+    def _is_cheap(self) -> bool:
+        """False for schemas that only MCP servers send, which check arguments themselves."""
+        return is_cheap(steps_of(dict(self.tool.parameters)))
 
     def _describe_errors(self, arguments: Mapping[str, Any]) -> str:
         # All errors are collected before the first is returned, and one of `anyOf` has those of every branch.

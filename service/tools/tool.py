@@ -37,8 +37,9 @@ class ToolContext:
 class Tool(Protocol):
     """A function that a model may call.
 
-    `parameters` is a JSON schema of an object; arguments are validated against it before `run`. `timeout_seconds`
-    limits one call. Calls of one turn run concurrently if all their tools are `parallel`.
+    `parameters` is a JSON schema of an object; arguments are validated against it before `run`, unless the schema makes
+    that costly. `timeout_seconds` limits one call. Calls of one turn run concurrently if all their tools are
+    `parallel`.
     """
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import thread_time
 from typing import Any
 
 import gevent
@@ -167,6 +168,14 @@ def test_pattern_that_explodes_does_not_hold_anybody_up() -> None:
     text, failed = answer(StubTool("a", str, schema), '{"a": "' + "a" * 60 + 'b"}')
     assert failed
     assert "does not match" in text
+
+
+def test_schema_that_explodes_does_not_hold_anybody_up() -> None:
+    steps = {f"d{at}": {"anyOf": [{"$ref": f"#/$defs/d{at + 1}"}] * 2} for at in range(18)}
+    schema = {"type": "object", "$defs": {**steps, "d18": False}, "$ref": "#/$defs/d0"}
+    before = thread_time()
+    assert answer(StubTool("a", lambda _: "the tool decides", schema)) == ("the tool decides", False)
+    assert thread_time() - before < 1.0
 
 
 def test_unknown_tool_is_reported_with_those_there_are() -> None:

@@ -1,4 +1,4 @@
-"""Estimate what a check against a caller's JSON schema can cost, so that a costly one runs in a process of its own.
+"""Estimate what a check against somebody else's JSON schema can cost: a costly one must not hold up the gateway.
 
 Validation is linear in the schema with its references replaced by what they refer to: recursion is remembered by the
 library, other references are followed each time, so that thirty definitions can mean a billion steps.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.agent.schema_cost import MAX_VALUES, count_values, is_cheap, steps_of
+from service.core.schema_cost import MAX_VALUES, count_values, is_cheap, steps_of
 
 TREE = {"$defs": {"node": {"properties": {"left": {"$ref": "#/$defs/node"}}}}, "$ref": "#/$defs/node"}
 
