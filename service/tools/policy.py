@@ -228,8 +228,9 @@ def _union(first: _ToolList, also: list[_ToolList]) -> _ToolList:
 
 
 def _with_included(entries: tuple[str, ...]) -> tuple[str, ...]:
-    named = {entry.strip().lower() for entry in entries}
-    return (*entries, *(tool.name for tool in BUILT_IN_TOOLS if tool.access.denied_with in named))
+    """Add the tools that are denied together with one that `entries` match."""
+    together = ((tool.name, tool.access.denied_with) for tool in BUILT_IN_TOOLS)
+    return (*entries, *(name for name, other in together if other is not None and _matches(entries, other)))
 
 
 def _disabled_tools(global_config: GlobalToolsConfig, agent_config: ToolsConfig) -> tuple[str, ...]:

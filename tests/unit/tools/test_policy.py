@@ -23,6 +23,7 @@ from service.tools.policy import (
     allowed_tools,
     approval_for,
     explain_tool,
+    listed_tools,
     may_allow,
     policy_warnings,
 )
@@ -228,12 +229,19 @@ def tools(**fields: object) -> GlobalToolsConfig:
         ({"github__*": "ask", "github__delete": "deny"}, "github__list", ApprovalPolicy.ASK),
         ({"github__*": "ask"}, "gitlab__list", ApprovalPolicy.NONE),
         ({"read": "ask"}, "grep", ApprovalPolicy.ASK),
+        ({"re*": "ask"}, "grep", ApprovalPolicy.ASK),
         ({"*": "ask", "read": "allow"}, "grep", ApprovalPolicy.ASK),
     ],
 )
 def test_last_matching_approval_counts(rows: dict[str, str], name: str, needed: ApprovalPolicy) -> None:
     assert approval_for(tools(approvals=rows), NOTHING, name) is needed
     assert approval_for(NOTHING, tools(approvals=rows), name) is needed
+
+
+@pytest.mark.parametrize("entry", ["read", "re*", "*ead", " READ"])
+def test_whoever_may_not_read_may_not_grep(entry: str) -> None:
+    assert not {"read", "grep"} & set(allowed(agent=GlobalToolsConfig(profile="coding", deny=(entry,))))
+    assert listed_tools((entry,), FILES) == ("read", "grep")
 
 
 def test_stricter_of_global_and_agents_approval_applies() -> None:
