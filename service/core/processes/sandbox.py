@@ -144,7 +144,7 @@ class Confinement:
         if sandbox.kind == "bwrap":
             # Bubblewrap itself runs outside: variables such as LD_PRELOAD are set inside only.
             options = "".join(f"--setenv\0{name}\0{value}\0" for name, value in env.items())
-            self.descriptors = (_in_memory(self._filter), _in_memory(options.encode()))
+            self.descriptors = (_in_memory(self._filter), _in_memory(os.fsencode(options)))
             self.argv = sandbox.argv(argv, cwd, *self.descriptors)
             self.start_env = _NO_VARIABLES
         else:

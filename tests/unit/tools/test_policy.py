@@ -239,7 +239,7 @@ def test_last_matching_approval_counts(rows: dict[str, str], name: str, needed: 
 
 
 @pytest.mark.parametrize("entry", ["read", "re*", "*ead", " READ"])
-def test_whoever_may_not_read_may_not_grep(entry: str) -> None:
+def test_deny_of_read_includes_grep(entry: str) -> None:
     assert not {"read", "grep"} & set(allowed(agent=GlobalToolsConfig(profile="coding", deny=(entry,))))
     assert listed_tools((entry,), FILES) == ("read", "grep")
 
