@@ -128,6 +128,7 @@ class _Pending:
 
     operation: Operation[Any]
     settled: Event = field(default_factory=Event)
+    arrived_at: float = field(default_factory=monotonic)
     result: Any = None
     error: Exception | None = None
 
@@ -271,7 +272,8 @@ class Database:
             self._health.record_write(None)
 
     def _retry(self, attempt: Callable[[Job[T]], T], job: Job[T], batch: Sequence[_Pending] = ()) -> T:
-        give_up_at = monotonic() + self._retry_seconds
+        # From the arrival, so that those that have waited for the failure of others fail without another such wait.
+        give_up_at = (batch[-1].arrived_at if batch else monotonic()) + self._retry_seconds
         pause = _MIN_PAUSE_SECONDS
         while True:
             try:

@@ -7,6 +7,7 @@ stateless run has its own session: nothing is written before its end.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
@@ -124,6 +125,7 @@ class RunLedger:
         self._clock = clock
         self._closed = False
         self._known: set[str] = set()
+        self._unstored: deque[Operation[None]] = deque()
 
     def now_ms(self) -> int:
         """Current time in ms since the epoch."""
@@ -186,7 +188,7 @@ class RunLedger:
         except StoreError:
             if operation.recorded:
                 lost = GatewayError("storage_unavailable", "The outcome of the run could not be stored.")
-                spawn(self._write_until_stored, AbandonRun(operation.run, self.now_ms(), lost, lost=operation))
+                self._store_later(AbandonRun(operation.run, self.now_ms(), lost, lost=operation))
             raise
         if not stored:
             raise _session_lost()
@@ -198,20 +200,11 @@ class RunLedger:
     def refuse(self, run: AcceptedRun, error: GatewayError) -> None:
         """Record that a run ended without an outcome, retrying in the background if necessary. Never raises."""
         refused = AbandonRun(run, self.now_ms(), error, self._membership.id)
-        try:
-            self._database.write(refused)
-        except StoreError as failure:
-            _log.warning("the end of run %s could not be recorded yet: %s", run.id, failure)
-            spawn(self._write_until_stored, refused)
+        self._store_now_or_later(refused, f"the end of run {run.id} could not be recorded yet")
 
     def forget(self, run: AcceptedRun, gateway_id: str) -> None:
         """Delete the record of a run, retrying in the background if necessary. Never raises."""
-        retract = RetractRun(run, gateway_id)
-        try:
-            self._database.write(retract)
-        except StoreError as error:
-            _log.warning("run %s could not be retracted yet: %s", run.id, error)
-            spawn(self._write_until_stored, retract)
+        self._store_now_or_later(RetractRun(run, gateway_id), f"run {run.id} could not be retracted yet")
 
     def end_forgotten(self, record: RunRecord) -> bool:
         """Close the record of a run of this gateway that is not being executed; returns whether it was one.
@@ -232,15 +225,31 @@ class RunLedger:
         """Stop retrying in the background."""
         self._closed = True
 
-    def _write_until_stored(self, operation: Operation[None]) -> None:
-        """Retry a write that has to happen before others can acquire the session."""
-        while not self._closed:
+    def _store_now_or_later(self, operation: Operation[None], failed: str) -> None:
+        """Store a write that has to happen before others can acquire the session; `failed` is for the log."""
+        if self._unstored:  # the database cannot be used: one write at a time finds out when it can
+            self._unstored.append(operation)
+            return
+        try:
+            self._database.write(operation)
+        except StoreError as error:
+            _log.warning("%s: %s", failed, error)
+            self._store_later(operation)
+
+    def _store_later(self, operation: Operation[None]) -> None:
+        self._unstored.append(operation)
+        if len(self._unstored) == 1:
+            spawn(self._store_unstored)
+
+    def _store_unstored(self) -> None:
+        while self._unstored and not self._closed:
             try:
-                self._database.write(operation)
+                self._database.write(self._unstored[0])
             except StoreError:
+                self._unstored.rotate(-1)  # one that cannot be stored must not keep the others
                 sleep(_RECORD_RETRY_SECONDS)
             else:
-                return
+                self._unstored.popleft()
 
 
 def _session_lost() -> GatewayError:

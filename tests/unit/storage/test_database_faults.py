@@ -29,10 +29,12 @@ from support.transcripts import Transcripts, new_uuid
 
 from service.core.concurrency import Cancelled, CancelScope, deadline, sleep, spawn
 from service.core.messages import Role, Usage, text_message
-from service.storage.database.database import Database, Job
+from service.core.signals import Committed, committed
+from service.storage.database.database import MAX_OPERATIONS_PER_COMMIT, Database, Job
 from service.storage.database.errors import StoreError
 from service.storage.database.open import open_database, open_file
 from service.storage.database.schema import runs
+from service.storage.runs.beginning import AcceptRun
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.storage import Storage
@@ -120,6 +122,57 @@ def test_lasting_lock_is_clear_error(path: Path) -> None:
         other.execute("ROLLBACK")
         say(store, "after")
         assert turns_of(store) == ["after"]
+
+
+def test_refused_runs_do_not_ask_a_locked_database_again_each(path: Path) -> None:
+    database = open_file(path, retry_seconds=0.2)
+    with closing(Transcripts(database)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        set_on_writer(store, "busy_timeout = 20")
+        other.execute("BEGIN IMMEDIATE")
+        with noted_commits() as tried:
+            refused = [spawn(refusal_of, store, f"key-{number}") for number in range(50)]
+            until(lambda: len(tried) == 3)
+        assert [event.operations for event in tried] == [50, 50, 1]  # begin, retract, and retry
+        assert {greenlet.get() for greenlet in refused} == {"storage_unavailable"}
+        other.execute("ROLLBACK")
+        say(store, "after", "key-7")
+        until(lambda: states(store) == {"run after": "ok"})
+
+
+@contextmanager
+def noted_commits() -> Iterator[list[Committed]]:
+    """Collect the transactions that end during the block."""
+    noted: list[Committed] = []
+    committed.connect(noted.append)
+    try:
+        yield noted
+    finally:
+        committed.disconnect(noted.append)
+
+
+def refusal_of(store: Transcripts, key: str) -> str:
+    with pytest.raises(StoreError) as refused:
+        store.storage.ledger.open(new_run(store, key, key), None)
+    return refused.value.code
+
+
+def test_writes_that_have_waited_for_failing_ones_are_not_tried_as_long_again(path: Path) -> None:
+    database = open_file(path, retry_seconds=1)
+    with closing(Transcripts(database)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        set_on_writer(store, "busy_timeout = 1")
+        other.execute("BEGIN IMMEDIATE")
+        with noted_commits() as tried:
+            runs = [new_run(store, str(number)) for number in range(3 * MAX_OPERATIONS_PER_COMMIT)]
+            waiting = [spawn(refused_write, store, AcceptRun(run, "gateway")) for run in runs]
+            for greenlet in waiting:
+                wait_for(greenlet)
+        first, _, last = tried
+        assert last.seconds < first.seconds / 2
+
+
+def refused_write(store: Transcripts, operation: AcceptRun) -> None:
+    with pytest.raises(StoreError):
+        store.database.write(operation)
 
 
 def test_write_is_committed_after_caller_is_interrupted(path: Path) -> None:
