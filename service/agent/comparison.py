@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
 
@@ -28,6 +29,7 @@ from service.agent.events import PARAGRAPH
 from service.core.concurrency import pause
 from service.core.messages import NO_USER_MESSAGE, Image, Message, Role, ToolCall
 from service.storage.sessions.transcripts import StoredEntry
+from service.storage.sessions.tree import ROOT, SessionTree
 
 _LARGE_BYTES = 1024 * 1024  # takes a millisecond to encode, and another one to hash
 
@@ -70,23 +72,28 @@ def digest_turn(digest: str, new: Sequence[Message], output: Sequence[Message]) 
     return tuple(digests)
 
 
-def digest_entries(entries: Iterator[StoredEntry]) -> dict[int, str]:
-    """Return the digests of messages of earlier versions, which stored none, by the numbers of the messages.
+def digest_entries(entries: Iterator[StoredEntry], tree: SessionTree) -> dict[int, str]:
+    """Return the digests of messages that are stored without, imported ones and those of earlier versions, by numbers.
 
-    Such messages are one branch, and the output of a run is recognized by its place: after the last message of the user
-    and the results of the caller's functions.
+    The output of a run is recognized by its place: after the last message of the user and the results of the caller's
+    functions.
     """
+    parents = {branch.first: branch.parent for branch in tree.branches}
+    firsts = sorted(parents)
     found: dict[int, str] = {}
-    digest: str = EMPTY
-    for _, group in groupby(entries, lambda entry: entry.run_id):
+    ends: dict[int, str] = {ROOT: EMPTY}
+    for _, group in groupby(entries, lambda entry: (entry.run_id, bisect(firsts, entry.seq))):
         turn = list(group)
         if any(entry.digest is not None for entry in turn):
             break
+        first = turn[0].seq
+        digest = ends[parents.get(first, first - 1)]
         messages = [entry.message for entry in turn]
         start = _output_start(messages)
-        for entry, ends in zip(turn, digest_turn(digest, messages[:start], messages[start:]), strict=True):
-            if ends is not None:
-                found[entry.seq] = digest = ends
+        for entry, made in zip(turn, digest_turn(digest, messages[:start], messages[start:]), strict=True):
+            if made is not None:
+                found[entry.seq] = digest = made
+            ends[entry.seq] = digest
     return found
 
 

@@ -7,6 +7,7 @@ session's branches (`service.agent.comparison`) and is the truth: the model sees
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate, chain
 
 from service.agent.comparison import EMPTY, digest_entries, digest_turn, extend_digest, is_same, loose_parts
@@ -109,7 +110,11 @@ class _Search:
         self._head = head
         #: The digest before each message, and after the last one.
         self._digests = list(accumulate((item.message for item in self._incoming), extend_digest, initial=EMPTY))
-        self._early = {} if tree.is_digested else digest_entries(store.iter_entries(key))
+
+    @cached_property
+    def _early(self) -> dict[int, str]:
+        """The digests of messages that have none, which are all before those that have."""
+        return {} if self._tree.is_digested else digest_entries(self._store.iter_entries(self._key), self._tree)
 
     def place(self) -> Placement:
         """Return the place of the request."""

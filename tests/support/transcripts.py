@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from service.core.messages import Message, Usage
 from service.storage.database.database import Database
 from service.storage.database.open import open_file
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
+from service.storage.sessions.export import export_session
+from service.storage.sessions.importing import ImportedSession, ImportSessions
+from service.storage.sessions.session_files import parse_export, read_lines
 from service.storage.sessions.transcripts import TranscriptStore
 from service.storage.storage import Storage
 
@@ -57,3 +62,16 @@ class Transcripts(TranscriptStore):
 
     def close(self) -> None:
         self.storage.close()
+
+
+def parse_lines(lines: Iterable[Mapping[str, Any]]) -> list[ImportedSession]:
+    """Read an export as an import does."""
+    return parse_export(read_lines(json.dumps(line).encode() for line in lines))
+
+
+def copy_session(source: Transcripts, key: str, target: Transcripts) -> None:
+    """Export a session from one store and import it into the other, in place of what has its key there."""
+    session = source.get_session(key)
+    assert session is not None
+    found = parse_lines(export_session(source, session, source.storage.records.list_failures(key)))
+    target.database.write(ImportSessions(found, replaces=True, new_id=uuid.uuid4))

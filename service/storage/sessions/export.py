@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 from service.core.messages import Usage
@@ -23,14 +24,19 @@ def export_session(
 ) -> Iterator[dict[str, Any]]:
     """Yield the session, its messages and its summaries, one object each, read page by page. Raises `StoreError`.
 
+    Nothing of a session that was deleted since it was listed, and of one in use what it has at the start.
     `failures` maps run ids to error codes; messages of these runs get `run_error`.
     """
     tree = store.read_tree(session.key)
-    yield {**to_session(session), "branches": to_branches(tree)}
-    for entry in store.iter_entries(session.key):
+    if not tree.entry_count:  # it was deleted, or was stateless and has just been continued
+        tree = store.read_tree(session.key)
+    if not tree.entry_count:
+        return
+    yield {**to_session(session), "message_count": tree.entry_count, "branches": to_branches(tree)}
+    for entry in takewhile(lambda entry: entry.seq <= tree.tip, store.iter_entries(session.key)):
         message = {**_to_message(session.key, entry), "parent": to_parent(tree, entry.seq)}
         yield message | {"run_error": failures[entry.run_id]} if entry.run_id in failures else message
-    for summary in store.list_summaries(session.key):
+    for summary in takewhile(lambda summary: summary.covers <= tree.entry_count, store.list_summaries(session.key)):
         yield {
             "object": "session.summary",
             "session_key": session.key,
@@ -50,6 +56,9 @@ def _to_message(key: str, entry: StoredEntry) -> dict[str, Any]:
         "run_id": entry.run_id,
         "created_at": to_time(entry.at_ms),
     }
+    for name in ("cut_off", "failed"):
+        if value := getattr(entry.message, name):
+            fields[name] = value
     if entry.input_tokens is not None:  # totals of the turn, on its last message
         fields["model"] = entry.model
         usage = Usage(entry.input_tokens, entry.output_tokens or 0, entry.cached_tokens or 0)

@@ -115,8 +115,10 @@ def _to_message(line: Mapping[str, Any]) -> Message:
         line["name"],
         tuple(ToolCall(one["id"], one["function"]["name"], one["function"]["arguments"]) for one in line["tool_calls"]),
         line["tool_call_id"],
+        cut_off=line.get("cut_off"),
         duration_ms=line["duration_ms"],
         approval=None if approval is None else _to_approval(approval),
+        failed=line.get("failed", False),
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.transcripts import Transcripts
+from support.transcripts import Transcripts, copy_session
 
 from service.agent.conversation import IncomingMessage
 from service.agent.placement import place_request
@@ -315,3 +315,15 @@ def test_deleted_session_leaves_no_branch(store: Transcripts) -> None:
     chat.send("one")
     assert chat.seen == ["one"]
     assert store.read_tree(KEY).branches == ()
+
+
+def test_imported_branches_are_recognized(store: Transcripts) -> None:
+    chat = Chat(store, resends=True)
+    chat.send("one", output="1")
+    for call_id, text in (("a", "two"), ("b", "zwei")):
+        chat.send("one", answer("1"), text, output=(calling(call_id), result(call_id, f"of {text}"), answer("2")))
+    copy_session(store, KEY, store)
+    for text in ("zwei", "two"):
+        chat.send("one", answer("1"), text, answer("2"), "three")
+        assert chat.seen == ["one", "1", text, "", f"of {text}", "2", "three"]
+    assert len(chat.stored) == 2 + 2 * 4 + 2 * 2
