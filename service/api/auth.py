@@ -181,8 +181,8 @@ class NamedKeys(Protocol):
     def authenticate(self, key: bytes) -> Principal | None:
         """Return the caller with `key`, `None` for one that is not valid."""
 
-    def is_active(self, principal: Principal) -> bool:
-        """Return True if the key with which `principal` was accepted before still is."""
+    def renew(self, principal: Principal) -> Principal | None:
+        """Return a caller that was accepted before with what its key may do now, `None` if that is not valid."""
 
 
 class Authenticator:
@@ -263,9 +263,11 @@ class Authenticator:
             return _WRONG_KEY
         return _NO_USER if self.mode == "trusted-proxy" else f"Wrong {self.mode}. Send the gateway's {self.mode}."
 
-    def is_valid(self, principal: Principal) -> bool:
-        """Return True if a caller that was authenticated earlier still is; keys are revoked, replaced, and expire."""
-        return principal.key_id is None or (self._keys is not None and self._keys.is_active(principal))
+    def renew(self, principal: Principal) -> Principal | None:
+        """Return a caller that was authenticated earlier as it is now, `None` if it is not valid any more."""
+        if principal.key_id is None:
+            return principal
+        return None if self._keys is None else self._keys.renew(principal)
 
     def _check_lockout(self, client: str) -> None:
         seconds = math.ceil(self._limiter.lockout_seconds(client))

@@ -63,11 +63,12 @@ class ApiSettings:
         check_origin(environ, origins)
         return user
 
-    def is_valid(self, principal: Principal) -> bool:
-        """Return True if a caller that was authenticated earlier still would be."""
+    def renew(self, principal: Principal) -> Principal | None:
+        """Return a caller that was authenticated earlier as it is now, `None` if it would not be any more."""
         if principal.user is not None:
-            return self.proxy_users is not None and self.proxy_users.allows(principal.user)
-        return self.authenticator is None or self.authenticator.is_valid(principal)
+            is_allowed = self.proxy_users is not None and self.proxy_users.allows(principal.user)
+            return principal if is_allowed else None
+        return principal if self.authenticator is None else self.authenticator.renew(principal)
 
 
 class SettingsSlot:

@@ -132,17 +132,17 @@ def add_websocket_app(
     hub = Hub(limits, clock)
     broadcasts = Broadcaster(hub, clock)
 
-    def is_valid(principal: Principal) -> bool:
-        return settings.current.is_valid(principal)
+    def renew(principal: Principal) -> Principal | None:
+        return settings.current.renew(principal)
 
-    methods = Methods(MethodContext(gateway, hub, broadcasts, describe, clock, is_valid), ROWS)
+    methods = Methods(MethodContext(gateway, hub, broadcasts, describe, clock, renew), ROWS)
     handshake = Handshake(gateway, settings, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
     gateway.runs.subscribe(broadcasts)
     feed = ApprovalFeed(hub, gateway.storage.approvals)
     peer_runs = PeerRunFeed(gateway, hub, broadcasts, clock)
 
     def refresh() -> None:
-        hub.dismiss("the API key has expired or was revoked, or the user is not allowed", is_valid)
+        hub.dismiss("the API key has expired or was revoked, or the user is not allowed", renew)
         feed.refresh()
         peer_runs.refresh()
 

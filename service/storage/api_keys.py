@@ -144,10 +144,13 @@ class ApiKeys:
         self._note_use(known, known.key.id, now_ms)
         return known.principal if digest == known.key.digest else replace(known.principal, key_digest=digest)
 
-    def is_active(self, principal: Principal) -> bool:
-        """Return True if the key with which `principal` was accepted before still is."""
-        key = self._look_up(principal.key_id or "").key
-        return key is not None and key.accepts(principal.key_digest, int(self._clock() * 1000))
+    def renew(self, principal: Principal) -> Principal | None:
+        """Return a caller that was accepted before with what its key may do now, `None` if it is not valid."""
+        known = self._look_up(principal.key_id or "")
+        if known.key is None or known.principal is None:
+            return None
+        is_accepted = known.key.accepts(principal.key_digest, int(self._clock() * 1000))
+        return replace(known.principal, key_digest=principal.key_digest) if is_accepted else None
 
     def _look_up(self, key_id: str) -> _Known:
         known, now = self._known.get(key_id), monotonic()

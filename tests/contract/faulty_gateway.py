@@ -163,8 +163,8 @@ class FaultyKeys:
             self._remembered[key] = principal
         return self._alter(principal)
 
-    def is_active(self, principal: Principal) -> bool:
-        return self._keys.is_active(principal)
+    def renew(self, principal: Principal) -> Principal | None:
+        return None if self._keys.renew(principal) is None else principal
 
 
 def with_keys(alter: Callable[[Principal], Principal], *, remembers: bool = False) -> Fault:

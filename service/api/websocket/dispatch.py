@@ -33,8 +33,8 @@ _NO_COMPONENTS: dict[str, Any] = {"components": {"schemas": {}}}
 class MethodContext:
     """Dependencies of methods.
 
-    `describe_config` returns the configuration without secrets, `clock` seconds, `is_valid` whether a caller that was
-    authenticated earlier still is.
+    `describe_config` returns the configuration without secrets, `clock` seconds, `renew` a caller that was
+    authenticated earlier as it is now, `None` if it is not any more.
     """
 
     gateway: Gateway
@@ -42,7 +42,7 @@ class MethodContext:
     broadcasts: Broadcaster
     describe_config: Callable[[], dict[str, Any]]
     clock: Callable[[], float]
-    is_valid: Callable[[Principal], bool]
+    renew: Callable[[Principal], Principal | None]
 
     @property
     def now_ms(self) -> int:
@@ -153,10 +153,15 @@ class Methods:
         self._in_progress[client.id] = in_progress + 1
         spawn(self._execute, client, request, hold.share())
 
-    def _check_valid(self, principal: Principal) -> None:
-        if (principal.key_id or principal.owner) and not self._context.is_valid(principal):
+    def _renew(self, client: ConnectedClient) -> None:
+        """Let what a caller may do now apply to its connection."""
+        if not (client.principal.key_id or client.principal.owner):
+            return
+        renewed = self._context.renew(client.principal)
+        if renewed is None:
             text = "This API key has expired or was revoked, or this user is not allowed any more."
             raise GatewayError("invalid_api_key", text)
+        client.principal = renewed
 
     def _find(self, name: str) -> Method:
         if name not in self._rows:
@@ -165,7 +170,7 @@ class Methods:
 
     def _execute(self, client: ConnectedClient, request: Request, hold: Hold) -> None:
         try:
-            self._check_valid(client.principal)
+            self._renew(client)
             method = self._find(request.method)
             method.check(client, request.params)
             payload = method.function(Call(self._context, client, request, hold))

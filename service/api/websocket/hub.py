@@ -123,7 +123,7 @@ class Hub:
             if client.may_read:
                 client.send_event(event, encoded)
 
-    def dismiss(self, reason: str, is_valid: Callable[[Principal], bool] = lambda _: False) -> None:
+    def dismiss(self, reason: str, is_valid: Callable[[Principal], object] = lambda _: False) -> None:
         """Close the connection of every operator that is not valid; those with valid credentials can reconnect."""
         for client in self:
             if not is_valid(client.principal):

@@ -15,6 +15,7 @@ from support.live import LiveGateway, live_gateway, scripted_config
 from support.operator_client import operator_client
 from support.polling import until
 
+from service.core.budgets import parse_budget
 from service.core.rate_limits import RateLimits
 
 MESSAGES = {"messages": [{"role": "user", "content": "hello"}]}
@@ -168,3 +169,20 @@ def test_a_limit_is_changed_while_the_gateway_runs(gateway: LiveGateway) -> None
         assert [ask(client, "hello").status_code for _ in range(3)] == [200, 200, 429]
         keys.set_limits(key_id, RateLimits())
         until(lambda: ask(client, "hello").status_code == 200)
+
+
+def test_changed_limits_and_budgets_apply_to_open_websockets(gateway: LiveGateway) -> None:
+    text, key_id = create_key(gateway.state_dir)
+    with operator_client(gateway, auth={"token": text}) as client, open_keys(gateway.state_dir) as keys:
+
+        def outcome() -> str:
+            response = client.response(client.send("agent", {"message": "x", "idempotencyKey": str(uuid.uuid4())}))
+            return "ok" if response["ok"] else str(response["error"]["details"]["code"])
+
+        assert outcome() == "ok"
+        keys.set_limits(key_id, RateLimits(1))
+        until(lambda: outcome() == "RATE_LIMIT_EXCEEDED")
+        keys.set_limits(key_id, RateLimits())
+        until(lambda: outcome() == "ok")
+        keys.set_budget(key_id, parse_budget("1usd/day"))
+        until(lambda: outcome() == "MODEL_NOT_FOUND")  # it has no price

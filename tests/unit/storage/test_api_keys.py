@@ -70,16 +70,16 @@ def test_expiry_and_the_grace_of_an_old_key_end(database: Database, clock: Clock
     new = keys.rotate(key.id, grace_seconds=10)
     until(lambda: authenticated(keys, new))
     assert authenticated(keys, old) == connected
-    assert keys.is_active(connected)
+    assert keys.renew(connected)
     clock.now += 11
-    assert not keys.is_active(connected)
+    assert not keys.renew(connected)
     assert authenticated(keys, old) is None
     connected = authenticated(keys, new)
     assert connected
-    assert keys.is_active(connected)
+    assert keys.renew(connected)
     clock.now += 60
     assert authenticated(keys, new) is None
-    assert not keys.is_active(connected)
+    assert not keys.renew(connected)
 
 
 def test_a_change_is_in_force_in_other_processes_within_a_second(database: Database, clock: Clock) -> None:
@@ -92,7 +92,7 @@ def test_a_change_is_in_force_in_other_processes_within_a_second(database: Datab
     assert authenticated(there, unknown) is None
     here.revoke(key.id)
     until(lambda: authenticated(there, text) is None)
-    assert not there.is_active(connected)
+    assert not there.renew(connected)
 
 
 def test_the_last_use_is_stored(database: Database, clock: Clock) -> None:
