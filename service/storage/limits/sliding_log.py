@@ -66,15 +66,16 @@ class SlidingLog:
 
     def remove(self, at_ms: int, amount: int) -> None:
         """Take back an amount that was added with `at_ms`, as far as it is still in the log."""
-        place = bisect_left(self._times, at_ms)
-        while amount > 0 and place < len(self._times):
+        for time_ms in (at_ms, self._rounded(at_ms)):  # and not of what others have used since it left the log
+            place = bisect_left(self._times, time_ms)
+            if place == len(self._times) or self._times[place] != time_ms:
+                continue
             taken = min(amount, self._amounts[place])
             amount -= taken
             self.used -= taken
             self._amounts[place] -= taken
-            if self._amounts[place]:
-                return
-            del self._times[place], self._amounts[place]
+            if not self._amounts[place]:
+                del self._times[place], self._amounts[place]
 
     def correct(self, at_ms: int, amount: int, now_ms: int) -> None:
         """Count `amount` more from `now_ms` on, or, below 0, less of what was added with `at_ms`."""
@@ -117,9 +118,12 @@ class SlidingLog:
         return room_at_ms
 
     def _coarsen(self) -> None:
-        step = max(self._window_ms // _STEPS, 1)
         merged: dict[int, int] = {}
         for at_ms, amount in zip(self._times, self._amounts, strict=True):
-            rounded = -(-at_ms // step) * step
+            rounded = self._rounded(at_ms)
             merged[rounded] = merged.get(rounded, 0) + amount
         self._times, self._amounts = list(merged), list(merged.values())
+
+    def _rounded(self, at_ms: int) -> int:
+        step = max(self._window_ms // _STEPS, 1)
+        return -(-at_ms // step) * step

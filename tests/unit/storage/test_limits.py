@@ -67,7 +67,15 @@ def test_what_is_taken_back_leaves_room_and_time_of_room_is_exact() -> None:
     assert log.entries == [(0, 2), (300, 1)]
     assert log.room_at(3, 6, 500) == 500
     log.remove(0, 99)
-    assert (log.used, log.quota(6, 500).remaining) == (0, 6)
+    assert (log.used, log.quota(6, 500).remaining) == (1, 5)
+
+
+def test_what_is_taken_back_from_a_coarse_log_is_found_there() -> None:
+    log = SlidingLog(10_000)
+    for at_ms in range(MAX_ENTRIES + 1):
+        log.add(10 * at_ms + 1, 1)
+    log.remove(101, 1)
+    assert log.used == MAX_ENTRIES
 
 
 def test_any_sliding_minute_has_the_limit(exchange: Exchanger, clock: Clock) -> None:
@@ -134,6 +142,14 @@ def test_tokens_are_settled(exchange: Exchanger, clock: Clock) -> None:
     clock.now += 1
     assert admitted(exchange(limits, (9_999,))) == 1  # more than the limit, when nothing else counts
     assert admitted(exchange(limits, (1,))) == 0
+
+
+def test_run_longer_than_a_minute_gives_back_nothing_of_what_others_use(exchange: Exchanger, clock: Clock) -> None:
+    limits = RateLimits(tokens_per_minute=1000)
+    long_run = exchange(limits, (900,))
+    clock.now += 61
+    assert admitted(exchange(limits, (800,))) == 1
+    assert admitted(exchange(limits, (800,), settled=[(long_run.now_ms, -890)])) == 0
 
 
 def test_runs_at_once_are_those_of_living_gateways(exchange: Exchanger, database: Database, clock: Clock) -> None:
