@@ -15,7 +15,7 @@ from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.schema import claims, gateways, lanes, runs, webhooks
 from service.storage.runs.finishing import FinishRun
 from service.storage.runs.records import AcceptedRun, RunRecord, RunState
-from service.storage.runs.rows import to_usage_columns
+from service.storage.runs.rows import to_error_text, to_usage_columns
 from service.storage.runs.statements import RELEASE_LEASE
 
 
@@ -92,7 +92,7 @@ class AbandonRun(SingleOperation[None]):
                 state=(RunState.ABORTED if self.error.code == "run_aborted" else RunState.ERROR).value,
                 ended_at_ms=self.at_ms,
                 error_code=self.error.code,
-                error_message=self.error.message,
+                error_message=to_error_text(self.error.message),
                 **used,
             )
         )

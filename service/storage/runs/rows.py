@@ -74,6 +74,11 @@ def to_usage_columns(usage: Usage) -> dict[str, int | None]:
     }
 
 
+def to_error_text(message: str) -> str:
+    """Return the message of an error as it can be stored: it may quote a caller's NUL, which PostgreSQL refuses."""
+    return message.replace("\0", "\ufffd")
+
+
 def to_webhook_rows(accepted: Iterable[AcceptedRun]) -> list[dict[str, Any]]:
     """Build rows of `webhooks`, for the runs that have one."""
     return [

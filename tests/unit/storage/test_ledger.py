@@ -84,6 +84,14 @@ def test_failed_run_records_error_and_releases_session(ann: Transcripts) -> None
     assert texts(ann) == ["hello"]
 
 
+def test_refusal_that_quotes_what_cannot_be_stored_ends_the_run(ann: Transcripts) -> None:
+    ann.storage.ledger.accept(new_run("r"))
+    ann.storage.ledger.refuse(new_run("r"), GatewayError("invalid_value", "Invalid reference '#/x\0y'."))
+    record = ann.storage.records.get("r")
+    assert record is not None
+    assert (record.state, record.error_message) == (RunState.ERROR, "Invalid reference '#/x\ufffdy'.")
+
+
 def test_retracted_run_leaves_no_trace(ann: Transcripts, ben: Transcripts) -> None:
     begin(ann, "r").retract()
     assert state_of(ann, "r") is None
