@@ -53,7 +53,7 @@ class OpenAIAnswer:
         self._joiner = Joiner()
         self.thoughts = thoughts
         self._completion = FinishState()
-        self._has_thoughts = self._has_unknown = False
+        self._has_thoughts = self._has_unknown = self._is_refusal = False
         self._index = 0  # of the choice that is the answer, the first one
         self._has_other_choices = False
         self._texts: list[str] = []  # of the deltas
@@ -144,6 +144,8 @@ class OpenAIAnswer:
             raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
         if reason is StopReason.STOP and not completion.has_output and not self.rest.strip():
             self._check_empty()
+        if reason is StopReason.STOP and self._is_refusal:
+            reason = StopReason.CONTENT_FILTER  # as hosts call it that have no field for it
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
         calls = self._calls.to_calls()
@@ -217,12 +219,18 @@ class OpenAIAnswer:
             self._has_thoughts = self._has_thoughts or any(map(delta.get, REASONING))
         if not _FIELDS.issuperset(delta):
             self._has_unknown = self._has_unknown or any(map(delta.get, delta.keys() - _FIELDS))
-        content = content or delta.get("refusal") or ""
+        content = content or self._read_refusal(delta)
         if not isinstance(content, str):
             content = self._read_parts(content)
         text = self._joiner.join(content)
         self._texts.append(text)
         return text, bool(calls)
+
+    def _read_refusal(self, said: dict[str, Any]) -> Any:
+        """Return what a delta or message without content says instead: why the model does not answer."""
+        refusal = said.get("refusal") or ""
+        self._is_refusal = self._is_refusal or bool(refusal)
+        return refusal
 
     def _read_parts(self, content: Any) -> str:
         parts = read_parts(content)
@@ -237,7 +245,7 @@ class OpenAIAnswer:
 
     def _read_message(self, message: dict[str, Any], *, is_last: bool) -> tuple[str, bool]:
         """Return what a message adds to the deltas, or to the messages before it; many repeat the whole answer."""
-        content = message.get("content") or message.get("refusal") or ""
+        content = message.get("content") or self._read_refusal(message)
         if not isinstance(content, str):
             content = self._read_parts(content)
         calls = message.get("tool_calls") or []

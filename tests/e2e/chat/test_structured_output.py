@@ -64,6 +64,15 @@ def cut(exchange: Exchange) -> None:
     exchange.end("length")
 
 
+def refuse(exchange: Exchange) -> None:
+    """What OpenAI's models say in place of an answer has a field of its own."""
+    exchange.head()
+    exchange.event({"role": "assistant", "content": None, "refusal": ""})
+    exchange.event({"refusal": "I cannot "})
+    exchange.event({"refusal": "help."})
+    exchange.end()
+
+
 def unable(exchange: Exchange) -> None:
     """A provider without the format."""
     if "response_format" in exchange.body:
@@ -78,6 +87,7 @@ ANSWERS = {
     "wrong": saying('{"name": "Rex", "legs": "four"}'),
     "tool": with_tool,
     "cut": cut,
+    "refuse": refuse,
     "unable": unable,
 }
 
@@ -155,6 +165,14 @@ def test_agents_tools_may_be_used_and_comments_are_no_part_of_the_answer(client:
 def test_incomplete_answer_is_marked_as_such(client: httpx.Client) -> None:
     choice = ask_for(client, "stub/cut", strict(SCHEMA)).json()["choices"][0]
     assert (choice["finish_reason"], choice["message"]["content"]) == ("length", '{"name": "Re')
+
+
+@pytest.mark.parametrize("wanted", [None, strict(SCHEMA)], ids=["free", "strict"])
+def test_refusal_is_shown_and_marked_as_such(client: httpx.Client, upstream: Upstream, wanted: Any) -> None:
+    upstream.requests.clear()
+    assert both(client, "stub/refuse", wanted) == "I cannot help."
+    assert len(upstream.requests) == 2
+    assert ask_for(client, "stub/refuse", wanted).json()["choices"][0]["finish_reason"] == "content_filter"
 
 
 def test_model_without_the_format_is_instructed(client: httpx.Client, upstream: Upstream) -> None:
