@@ -118,8 +118,8 @@ class ValidatedProvider:
     """Models whose answers are valid; one that is not is sent back to its model up to `repairs` times.
 
     `on_discarded` is called with the usage of each answer that is sent back or refused. Text beside tool calls, which
-    would not be part of the format, is dropped. Text and reasoning are held back while a repair or a tool call may
-    still come.
+    would not be part of the format, is dropped. Text and reasoning are held back until the answer is valid; without
+    repairs and tools they are passed on as they come.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class ValidatedProvider:
             return self._provider.ask(request, on_text, on_restart)
         fault: str | None = None
         for repairs_left in range(self._repairs, -1, -1):
-            is_held = repairs_left > 0 or bool(request.functions)
+            is_held = self._repairs > 0 or bool(request.functions)
             answer = _Answer(on_text, on_restart, is_held=is_held)
             drafts = answer.reasoning if is_held and request.drafts is not None else request.drafts
             asked = replace(request, held=is_held, drafts=drafts)

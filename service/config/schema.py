@@ -36,8 +36,8 @@ class StructuredOutputConfig(Section):
     """Answers in a format that is checked: `response_format` with a strict schema, or "json_object"."""
 
     repairs: Annotated[Count, Field(le=10)] = 1
-    """Times that an answer without the format is sent back to its model, with the fault. As long as one may come, the
-    answer is not streamed."""
+    """Times that an answer without the format is sent back to its model, with the fault. With more than 0, an answer is
+    streamed only once it is valid."""
 
 
 class EmbeddingsConfig(Section):

@@ -84,6 +84,7 @@ def unable(exchange: Exchange) -> None:
 ANSWERS = {
     "good": saying(GOOD),
     "mended": saying("Here you are!", GOOD),
+    "fenced": saying(f"```json\n{GOOD[:-1]}\n```", f"```json\n{GOOD}\n```"),
     "wrong": saying('{"name": "Rex", "legs": "four"}'),
     "tool": with_tool,
     "cut": cut,
@@ -134,6 +135,7 @@ def test_answer_is_valid_whatever_the_model_says_first(client: httpx.Client, ups
     assert [message["role"] for message in second.body["messages"]] == ["user", "assistant", "user"]
     assert "it is not JSON" in second.body["messages"][-1]["content"]
     both(client, "stub/mended", strict(SCHEMA))
+    assert both(client, "stub/fenced", strict(SCHEMA)) == GOOD
 
 
 def test_answer_that_stays_wrong_is_an_error_with_its_path(client: httpx.Client, upstream: Upstream) -> None:
@@ -144,7 +146,7 @@ def test_answer_that_stays_wrong_is_an_error_with_its_path(client: httpx.Client,
     assert "x-should-retry" not in response.headers
     assert len(upstream.requests) == 2
     streamed = ask_for(client, "stub/wrong", strict(SCHEMA), stream=True)
-    assert b'"output_not_valid"' in streamed.content
+    assert error_of(streamed) == error_of(response)
     assert ask_for(client, "stub/wrong", {**strict(SCHEMA), "json_schema": {"name": "a", "schema": SCHEMA}}).is_success
     assert both(client, "stub/wrong", {"type": "json_object"})
 
