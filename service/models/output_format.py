@@ -21,11 +21,15 @@ JSON_OBJECT, JSON_SCHEMA = "json_object", "json_schema"
 
 logger = logging.getLogger("openclaw.models")
 
+# Groq calls it "json mode", Google "a response mime type".
 _ABOUT_A_FORMAT = re.compile(
-    r"response[_ ]?format|json[_ ]?schema|output_(config|format)|structured[_ ]?outputs?|grammar|guided", re.IGNORECASE
+    r"response[_ ]?format|json[_ ]?(schema|mode)|output_(config|format)|structured[_ ]?outputs?|grammar|guided"
+    r"|response[_ ]?mime[_ ]?type",
+    re.IGNORECASE,
 )
 _REFUSES_A_TYPE = re.compile(NOT_KNOWN.pattern + "|unavailable", re.IGNORECASE)
 _ABOUT_A_SCHEMA = re.compile(r"\bschema\b|propert|keyword|grammar", re.IGNORECASE)
+_ABOUT_TOOLS = re.compile(r"\btools?\b|\bfunctions?\b", re.IGNORECASE)
 
 
 def strict_format(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,13 +60,15 @@ def checked_format(sampling: Sampling) -> str | None:
 def refused_format(request: ModelRequest, left_out: Collection[str], message: str) -> tuple[frozenset[str], bool]:
     """Return the type of the request's checked format if a provider's error message refuses it; else nothing.
 
-    The second value is true if it refuses the type itself, and false if it may accept another schema.
+    The second value is true if it refuses the type itself, and false if it may accept another schema, or the type
+    without tools.
     """
     checked = checked_format(request.sampling)
     if checked is None or checked in left_out or not _ABOUT_A_FORMAT.search(message):
         return frozenset(), False
     logger.info("the model %s refuses the format %s, and gets it as an instruction", request.model, checked)
-    return frozenset((checked,)), bool(_REFUSES_A_TYPE.search(message)) and not _ABOUT_A_SCHEMA.search(message)
+    is_conditional = _ABOUT_A_SCHEMA.search(message) or (request.functions and _ABOUT_TOOLS.search(message))
+    return frozenset((checked,)), bool(_REFUSES_A_TYPE.search(message)) and not is_conditional
 
 
 def to_instruction(response_format: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -79,6 +80,14 @@ def unable(exchange: Exchange) -> None:
         exchange.json(400, {"error": {"message": "response_format: json_schema is not supported by this model"}})
     else:
         saying(f"```json\n{GOOD}\n```")(exchange)
+
+
+def without_tools(exchange: Exchange, words: str) -> None:
+    """A provider that has the format for requests without tools only."""
+    if {"response_format", "tools"} <= exchange.body.keys():
+        exchange.json(400, [{"error": {"code": 400, "message": words}}])
+    else:
+        saying(GOOD)(exchange)
 
 
 ANSWERS = {
@@ -182,6 +191,26 @@ def test_model_without_the_format_is_instructed(client: httpx.Client, upstream: 
     assert Pet.model_validate_json(both(client, "stub/unable", strict(SCHEMA))) == REX
     assert [("response_format" in one.body) for one in upstream.requests] == [True, False, False]
     assert '"legs"' in upstream.requests[1].body["messages"][0]["content"]
+
+
+@pytest.mark.parametrize("wanted", [strict(SCHEMA), {"type": "json_object"}], ids=["strict", "object"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "json mode cannot be combined with tool/function calling",
+        "Function calling with a response mime type: 'application/json' is unsupported",
+    ],
+    ids=["groq", "google"],
+)
+def test_format_that_is_refused_beside_tools_is_an_instruction_there(
+    client: httpx.Client, upstream: Upstream, words: str, wanted: Any
+) -> None:
+    upstream.answers["apart"] = partial(without_tools, words=words)
+    upstream.requests.clear()
+    for agent in ("openclaw/tooled", "openclaw"):
+        assert Pet.model_validate_json(text_of(ask_for(client, "stub/apart", wanted, model=agent))) == REX
+    assert [("response_format" in one.body) for one in upstream.requests] == [True, False, True]
+    assert "Answer with" in upstream.requests[1].body["messages"][0]["content"]
 
 
 def test_claude_answers_with_any_object(client: httpx.Client, upstream: Upstream) -> None:
