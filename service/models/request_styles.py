@@ -35,7 +35,8 @@ _HAS_ONE_VALUE = re.compile(
 _REFUSES_A_VALUE = re.compile(
     r"\bone of\b|should be ['\"`]|\b(supported|valid|allowed|possible) (values|options)"
     r"|\b(invalid|unsupported|unknown) (value|\W?\w+\W? argument)|does not match|string (is )?too (long|short)"
-    r"|found that (can )?support|\bonly\b[^.]{0,80}\b(is|are) (allowed|supported|permitted|accepted)",
+    r"|found that (can )?support|\bonly messages? of\b"
+    r"|\bonly\b[^.]{0,80}\b(is|are) (allowed|supported|permitted|accepted)",
     re.IGNORECASE,
 )
 _STATES_A_RANGE = re.compile(

@@ -131,7 +131,11 @@ _HINTS = {
     },
     "detail": re.compile(r"image_url\W{1,4}detail\b|['\"`]detail['\"`]"),
     "strict": re.compile(r"function\W{1,4}strict\b|['\"`]strict['\"`]"),
-    "name": re.compile(r"messages\W{1,4}\d+\W{1,4}((user|system|developer|assistant|tool)\W{1,4})?name\b"),
+    # xAI says that only messages of the role 'user' can have one.
+    "name": re.compile(
+        r"messages\W{1,4}\d+\W{1,4}((user|system|developer|assistant|tool)\W{1,4})?name\b"
+        r"|messages? of role\W{1,3}user\W{1,3}can have a name\b"
+    ),
 }
 # Claude accepts only one of them: "`temperature` and `top_p` cannot both be specified for this model."
 _ONE_OF_TWO = re.compile(

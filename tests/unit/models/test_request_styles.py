@@ -402,6 +402,8 @@ def test_refused_field_is_recognised_in_other_words_and_remembered(
         ("Invalid 'messages[0].name': string does not match pattern. Expected '^[^\\s<|>]+$'.", False),
         ("messages.0.user.name: Extra inputs are not permitted", True),
         ("messages.0.name: Extra inputs are not permitted", True),
+        ("Only messages of role 'user' can have a name.", False),
+        ("Invalid request content: Only message of role user can have a name.", False),
     ],
 )
 def test_refused_names_of_participants_are_left_out(
