@@ -86,7 +86,7 @@ class McpConnection:
         self._lost = False
         self._reason = "it ended unexpectedly"
         self._gone = concurrency.Event()
-        self._send({**settings, "version": __version__})
+        self._send(_to_line({**settings, "version": __version__}))
         # In the background, because the caller may leave while others still wait.
         concurrency.spawn(self._run)
 
@@ -97,12 +97,16 @@ class McpConnection:
         exception while waiting cancels the request.
         """
         number = next(self._ids)
+        try:
+            line = _to_line({"id": number, **request})
+        except RecursionError:
+            raise ToolError("The arguments are nested too deeply.") from None
         pending = self._pending[number] = _Request()
-        self._send({"id": number, **request})
+        self._send(line)
         try:
             self._await(pending, timeout_seconds)
         except BaseException:
-            self._send({"id": number, "method": "cancel"})
+            self._send(_to_line({"id": number, "method": "cancel"}))
             raise
         finally:
             del self._pending[number]
@@ -224,8 +228,8 @@ class McpConnection:
         if not self._gone.wait(_EXIT_SECONDS) and self._process is not None:
             self._process.stop()
 
-    def _send(self, message: Mapping[str, Any]) -> None:
-        self._outbox.append(json.dumps(message).encode() + b"\n")
+    def _send(self, line: bytes) -> None:
+        self._outbox.append(line)
         self._flush()
 
     def _flush(self) -> None:
@@ -247,6 +251,10 @@ class McpConnection:
             process.trim_log()
             if self.is_idle and self._clock() - self._last_used >= self._idle_stop_seconds:
                 self.stop()
+
+
+def _to_line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def _search_path(environ: Mapping[str, str]) -> str:

@@ -399,8 +399,13 @@ def test_tools_that_change_are_listed_again(open_server: Open) -> None:
 
 
 def test_unused_server_is_stopped_and_restarted_on_demand(open_server: Open) -> None:
+    nested: Any = {}
+    for _ in range(sys.getrecursionlimit()):
+        nested = {"a": nested}
     server = open_server("wild", idle_stop_seconds=0.2)
     pid = int(server.call_tool("process", {}))
+    with pytest.raises(ToolError, match="nested too deeply"):  # and it is not used by that
+        server.call_tool("process", nested)
     until(lambda: has_ended(pid))
     assert int(server.call_tool("process", {})) != pid
 
