@@ -6,10 +6,10 @@ wins. Without configuration an agent can read, but not write, execute or reach t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import IntEnum
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from service.config.tools import GlobalToolsConfig, ToolLists, ToolsConfig
 from service.tools.built_in import BUILT_IN_TOOLS
@@ -49,6 +49,10 @@ DEFAULT_TOOLS = tuple(tool.name for tool in BUILT_IN_TOOLS if tool.access.by_def
 
 _ALIASES = {"bash": "exec"}
 
+#: A tool's name, or all names that lists may call it by.
+ToolName = str | tuple[str, ...]
+_Name = TypeVar("_Name", bound=ToolName)
+
 
 class ApprovalPolicy(IntEnum):
     """Requirement of the calls of a tool, from the least to the most restrictive.
@@ -70,13 +74,13 @@ _EXEC_APPROVALS = {
 }
 
 
-def approval_for(global_config: ToolsConfig, agent_config: ToolsConfig, name: str) -> ApprovalPolicy:
+def approval_for(global_config: ToolsConfig, agent_config: ToolsConfig, name: ToolName) -> ApprovalPolicy:
     """Return what the calls of the tool `name` need: the strictest of the global and the agent's settings."""
     needed = [_listed_approval(config, name) for config in (global_config, agent_config)]
     return max(*needed, _exec_approval(global_config, agent_config) if name == "exec" else ApprovalPolicy.NONE)
 
 
-def _listed_approval(config: ToolsConfig, name: str) -> ApprovalPolicy:
+def _listed_approval(config: ToolsConfig, name: ToolName) -> ApprovalPolicy:
     for entry, rule in reversed(config.approvals.items()):
         if _matches((entry,) if rule == "allow" else _with_included((entry,)), name):
             return _APPROVALS[rule]
@@ -91,8 +95,8 @@ def _exec_approval(global_config: ToolsConfig, agent_config: ToolsConfig) -> App
 
 
 def allowed_tools(
-    global_config: GlobalToolsConfig, agent_config: ToolsConfig, names: Iterable[str], models: Iterable[str] = ()
-) -> list[str]:
+    global_config: GlobalToolsConfig, agent_config: ToolsConfig, names: Iterable[_Name], models: Iterable[str] = ()
+) -> list[_Name]:
     """Return those of `names` that an agent may use in a run that may use any of `models`, in their order.
 
     The agent's profile replaces the global one. Without a profile, allow lists select from all tools; without those,
@@ -127,27 +131,27 @@ def explain_tool(
     return True, f"in {' and '.join(one.label_for(name) for one in granted)}{asks.get(approval, '')}"
 
 
-def listed_tools(entries: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+def listed_tools(entries: Iterable[str], names: Iterable[_Name]) -> tuple[_Name, ...]:
     """Return those of `names` that a deny list has, by name, pattern or group."""
     included = _with_included(tuple(entries))
     return tuple(name for name in names if _matches(included, name))
 
 
-def may_allow(global_config: GlobalToolsConfig, agent_config: ToolsConfig, prefix: str) -> bool:
-    """Return whether any tool whose name begins with `prefix` could be allowed, before the full names are known."""
+def may_allow(global_config: GlobalToolsConfig, agent_config: ToolsConfig, prefixes: Collection[str]) -> bool:
+    """Return whether a tool whose names begin with `prefixes` could be allowed, before the full names are known."""
     granted, denies = _lists(global_config, agent_config)
-    any_tool = f"{prefix}\0"  # matched only by patterns that cover every name with the prefix
+    any_tool = tuple(f"{prefix}\0" for prefix in prefixes)  # matched only by patterns that cover every such name
     return (
-        all(any(_may_name(entry, prefix) for entry in one.entries) for one in granted)
+        all(any(_may_name(entry, prefixes) for entry in one.entries) for one in granted)
         and not any(_matches(one.entries, any_tool) for one in denies)
-        and not any(_all_denied(config, prefix, any_tool) for config in (global_config, agent_config))
+        and not any(_all_denied(config, prefixes, any_tool) for config in (global_config, agent_config))
     )
 
 
-def _all_denied(config: ToolsConfig, prefix: str, any_tool: str) -> bool:
-    """Return whether the approvals of `config` deny every tool whose name begins with `prefix`."""
+def _all_denied(config: ToolsConfig, prefixes: Collection[str], any_tool: ToolName) -> bool:
+    """Return whether the approvals of `config` deny every tool whose names begin with `prefixes`."""
     for entry, rule in reversed(config.approvals.items()):
-        if rule != "deny" and _may_name(entry, prefix):
+        if rule != "deny" and _may_name(entry, prefixes):
             return False
         if rule == "deny" and _matches((entry,), any_tool):
             return True
@@ -179,7 +183,7 @@ class _KnownTools(NamedTuple):
     def matched(self, entry: str) -> list[str]:
         """Return the tools and prefixes that `entry` may match."""
         named = [name for name in self.names if _matches([entry], name)]
-        return named + [prefix for prefix in self.prefixes if _may_name(entry, prefix)]
+        return named + [prefix for prefix in self.prefixes if _may_name(entry, (prefix,))]
 
 
 class _ToolList(NamedTuple):
@@ -263,8 +267,10 @@ def _base(profile: str | None, *, has_allow_list: bool) -> tuple[str, ...]:
     return ("*",) if has_allow_list else DEFAULT_TOOLS
 
 
-def _matches(entries: Iterable[str], name: str) -> bool:
-    return any(fnmatchcase(name.lower(), pattern) for entry in entries for pattern in _expand(entry))
+def _matches(entries: Iterable[str], name: ToolName) -> bool:
+    names = [one.lower() for one in ((name,) if isinstance(name, str) else name)]
+    patterns = (pattern for entry in entries for pattern in _expand(entry))
+    return any(fnmatchcase(one, pattern) for pattern in patterns for one in names)
 
 
 def _expand(entry: str) -> tuple[str, ...]:
@@ -273,12 +279,13 @@ def _expand(entry: str) -> tuple[str, ...]:
     return GROUPS.get(entry) or (_ALIASES.get(entry, entry).replace("[", "[[]").replace("?", "[?]"),)
 
 
-def _may_name(entry: str, prefix: str) -> bool:
-    """Return whether `entry` may match a longer name that begins with `prefix`."""
+def _may_name(entry: str, prefixes: Collection[str]) -> bool:
+    """Return whether `entry` may match a longer name that begins with one of `prefixes`."""
     for pattern in _expand(entry):
         head, star, _ = pattern.partition("*")
-        if head.startswith(prefix.lower()) or (star and prefix.lower().startswith(head)):
-            return True
+        for prefix in map(str.lower, prefixes):
+            if head.startswith(prefix) or (star and prefix.startswith(head)):
+                return True
     return False
 
 

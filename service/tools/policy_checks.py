@@ -36,7 +36,7 @@ def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
     """Return warnings about rules, unused MCP servers, missing and nested workspaces, and the sandbox."""
     entries = config.agents.roster
     own = {format_path((*config.agents.path_of(agent_id), "tools")): entries[agent_id].tools for agent_id in entries}
-    prefixes = [to_prefix(server) for server in config.mcp.servers]
+    prefixes = [prefix for server in config.mcp.servers for prefix in to_prefixes(server)]
     return (
         *policy_warnings(config.tools, own, BUILT_IN, prefixes),
         *_unmatched_limits(config, {"tools": config.tools, **own}),
@@ -68,15 +68,15 @@ def explain_tools(config: Config, agent: Agent, policy: ToolsConfig) -> tuple[Ex
             is_allowed, reason = False, "the agent has no workspace"
         explained.append(ExplainedTool(tool.name, is_allowed, reason))
     for server in config.mcp.servers:
-        is_allowed = may_allow(config.tools, policy, to_prefix(server))
+        is_allowed = may_allow(config.tools, policy, to_prefixes(server))
         reason = "some of them, as the lists say" if is_allowed else "no list that applies has a tool of this server"
-        explained.append(ExplainedTool(f"{to_prefix(server)}*", is_allowed, reason))
+        explained.append(ExplainedTool(f"{to_prefixes(server)[0]}*", is_allowed, reason))
     return tuple(explained)
 
 
-def to_prefix(server: str) -> str:
-    """Return the common prefix of the tool names of an MCP server."""
-    return f"{to_tool_name(server)}{_SEPARATOR}"
+def to_prefixes(server: str) -> tuple[str, str]:
+    """Return the common prefixes of the names of an MCP server's tools: as models have them, and as the server does."""
+    return f"{to_tool_name(server)}{_SEPARATOR}", f"{server}{_SEPARATOR}"
 
 
 def _missing_package(config: Config) -> Iterator[str]:
@@ -99,7 +99,7 @@ def _unmatched_limits(config: Config, places: Mapping[str, ToolsConfig]) -> Iter
 def list_users(server: str, config: Config, roster: Roster) -> list[str]:
     """Return the ids of the agents that may use tools of an MCP server."""
     ids = (agent.id for agent in roster.agents)
-    return [one for one in ids if may_allow(config.tools, _policy_of(config, one), to_prefix(server))]
+    return [one for one in ids if may_allow(config.tools, _policy_of(config, one), to_prefixes(server))]
 
 
 def _unused_servers(config: Config, roster: Roster) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _unused_servers(config: Config, roster: Roster) -> Iterator[str]:
             key = format_path(("mcp", "servers", server))
             yield (
                 f"{key}: no agent may use its tools, so it is never contacted; allow them, for example "
-                f'tools.alsoAllow: ["{to_prefix(server)}*"], for all agents or for one'
+                f'tools.alsoAllow: ["{to_prefixes(server)[0]}*"], for all agents or for one'
             )
 
 

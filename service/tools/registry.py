@@ -10,9 +10,9 @@ from service.config.roster import Agent, Roster
 from service.config.schema import Config
 from service.config.tools import ToolsConfig
 from service.core import concurrency
-from service.tools.mcp.servers import McpServers
+from service.tools.mcp.servers import McpServers, McpTool
 from service.tools.policy import ApprovalPolicy, allowed_tools, approval_for, listed_tools, may_allow
-from service.tools.policy_checks import to_prefix
+from service.tools.policy_checks import to_prefixes
 from service.tools.tool import BuiltInTool, Tool
 from service.tools.toolbox import Toolbox
 
@@ -72,7 +72,8 @@ class ToolRegistry:
     def invocable(self, agent: Agent, models: Collection[str]) -> Toolbox:
         """Return the tools that callers may call themselves: the agent's, without those of `gateway.tools.deny`."""
         tools = self.of(agent, (), models)
-        return tools.without(listed_tools(self._denied_to_callers, [one.name for one in tools.functions()]))
+        denied = listed_tools(self._denied_to_callers, [_names_of(tool) for tool in tools.tools])
+        return tools.without({name for names in denied for name in names})
 
     @property
     def server_states(self) -> dict[str, str]:
@@ -103,14 +104,20 @@ class ToolRegistry:
         logger.warning(text, agent.id, MAX_TOOLS, ", ".join(names))
 
     def _allowed(self, agent: Agent, tools: Iterable[Tool], models: Collection[str] = ()) -> tuple[Tool, ...]:
-        by_name = {tool.name: tool for tool in tools}
+        by_name = {_names_of(tool): tool for tool in tools}
         return tuple(by_name[name] for name in allowed_tools(self._global, self._policy(agent), by_name, models))
 
     def _approvals(self, agent: Agent, tools: Iterable[Tool]) -> dict[str, ApprovalPolicy]:
-        return {tool.name: approval_for(self._global, self._policy(agent), tool.name) for tool in tools}
+        return {tool.name: approval_for(self._global, self._policy(agent), _names_of(tool)) for tool in tools}
 
     def _servers_of(self, agent: Agent) -> tuple[str, ...]:
-        return tuple(name for name in self._mcp.names if may_allow(self._global, self._policy(agent), to_prefix(name)))
+        policy = self._policy(agent)
+        return tuple(name for name in self._mcp.names if may_allow(self._global, policy, to_prefixes(name)))
 
     def _policy(self, agent: Agent) -> ToolsConfig:
         return self._own.get(agent.id, ToolsConfig())
+
+
+def _names_of(tool: Tool) -> tuple[str, ...]:
+    """Return the names that lists may call a tool by."""
+    return (tool.name, tool.full_name) if isinstance(tool, McpTool) else (tool.name,)

@@ -83,12 +83,16 @@ class Toolbox:
         self._approvals = {name: one for name, one in (approvals or {}).items() if one is not ApprovalPolicy.NONE}
         for tool in tools:
             self._add(tool, reported)
-        offered = (compiled.tool for compiled in self._tools.values())
-        self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in offered)
+        self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in self.tools)
 
     def __contains__(self, name: str) -> bool:
         """Return whether there is a tool `name`."""
         return name in self._tools
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools."""
+        return tuple(compiled.tool for compiled in self._tools.values())
 
     def _add(self, tool: Tool, reported: set[str]) -> None:
         from service.tools.compiled_tool import CompiledTool  # noqa: PLC0415 - imports the compiler of schemas

@@ -28,10 +28,11 @@ _TIMEOUT_SLACK_SECONDS = 6.0  # the previous connection may still be closing
 
 
 class McpTool:
-    """A tool of an MCP server; `name` is its name for the model."""
+    """A tool of an MCP server; `name` is its name for the model, and `full_name` has what the server calls it."""
 
     def __init__(self, name: str, server: McpServer, remote: RemoteTool) -> None:
         self.name = name
+        self.full_name = f"{server.endpoint.name}__{remote.name}"
         self.description = remote.description
         self.parameters: Mapping[str, Any] = remote.parameters
         #: Longer than the server's limit, which has the better error message and stops a server that hangs.

@@ -292,7 +292,7 @@ def test_denials_of_openclaw_groups_and_names_take_tools_away(deny: str, gone: s
     tools = parse_config({"tools": {"profile": "full", "deny": [deny]}})[0].tools
     names = [*BUILT_IN, "docs__search"]
     assert set(names) - set(allowed_tools(tools, ToolsConfig(), names)) == gone
-    assert may_allow(tools, ToolsConfig(), "docs__") == ("docs__search" not in gone)
+    assert may_allow(tools, ToolsConfig(), ("docs__",)) == ("docs__search" not in gone)
 
 
 def test_web_fetch_switched_off_is_not_offered(tmp_path: Path) -> None:

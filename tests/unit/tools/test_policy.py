@@ -110,7 +110,7 @@ def test_also_allow_adds_to_profile_or_default_and_denial_still_wins() -> None:
 def test_server_is_asked_only_for_agents_that_could_be_allowed_one_of_its_tools(
     config: GlobalToolsConfig, may: bool
 ) -> None:
-    assert may_allow(config, NOTHING, "docs__") is may
+    assert may_allow(config, NOTHING, ("docs__",)) is may
 
 
 def test_agent_cannot_grant_itself_what_global_lists_leave_out() -> None:
@@ -279,10 +279,10 @@ def test_exec_ask_and_mode_need_approval(
 def test_denied_tools_are_not_allowed_and_servers_without_others_not_contacted() -> None:
     everywhere = tools(profile="full", approvals={"write": "deny", "docs__*": "deny"})
     assert set(ALL) - set(allowed(everywhere)) == {"write", "docs__search"}
-    assert not may_allow(everywhere, NOTHING, "docs__")
-    assert may_allow(everywhere, NOTHING, "notes__")
-    assert may_allow(tools(profile="full", approvals={"docs__*": "deny", "docs__search": "ask"}), NOTHING, "docs__")
-    assert may_allow(tools(profile="full", approvals={"docs__search": "deny"}), NOTHING, "docs__")
+    assert not may_allow(everywhere, NOTHING, ("docs__",))
+    assert may_allow(everywhere, NOTHING, ("notes__",))
+    assert may_allow(tools(profile="full", approvals={"docs__*": "deny", "docs__search": "ask"}), NOTHING, ("docs__",))
+    assert may_allow(tools(profile="full", approvals={"docs__search": "deny"}), NOTHING, ("docs__",))
 
 
 def test_approval_of_unknown_tool_is_reported() -> None:

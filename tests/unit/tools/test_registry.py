@@ -1,0 +1,90 @@
+"""Lists of tools, applied to the tools of MCP servers, which have other names for models than for their servers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import support
+
+from service.config.roster import Roster
+from service.config.schema import Config
+from service.tools.mcp.server import McpEndpoint
+from service.tools.mcp.servers import McpServers
+from service.tools.policy import ApprovalPolicy
+from service.tools.policy_checks import tool_warnings
+from service.tools.registry import ToolRegistry
+from service.tools.toolbox import Toolbox
+
+RAW_SERVER = str(Path(support.__file__).with_name("mcp_raw_server.py"))
+NAME, LONG_NAME = "odd one__bad name!", f"odd one__{'n' * 100}"
+#: How models have them.
+SHORT, CUT = "odd_one__bad_name_", f"odd_one__{'n' * 46}_"
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[McpServers]:
+    opened = McpServers([McpEndpoint("odd one", command=sys.executable, args=(RAW_SERVER, "wild"), deny=("bare",))])
+    yield opened
+    opened.close()
+
+
+def config_of(deny_to_callers: tuple[str, ...] = (), **tools: Any) -> Config:
+    return Config.model_validate(
+        {
+            "gateway": {"tools": {"deny": deny_to_callers}},
+            "mcp": {"servers": {"odd one": {"command": sys.executable, "args": [RAW_SERVER, "wild"]}}},
+            "tools": tools,
+        }
+    )
+
+
+def registry_of(servers: McpServers, config: Config) -> ToolRegistry:
+    return ToolRegistry(config, Roster.from_config(config), (), servers)
+
+
+def names(toolbox: Toolbox) -> set[str]:
+    return {tool.name if len(tool.name) < 60 else tool.name[:-8] for tool in toolbox.tools}
+
+
+def offered(servers: McpServers, config: Config) -> Toolbox:
+    return registry_of(servers, config).of(Roster.from_config(config).agents[0])
+
+
+@pytest.mark.parametrize(
+    ("listed", "meant"),
+    [
+        ((NAME,), {SHORT}),
+        ((SHORT,), {SHORT}),
+        ((LONG_NAME,), {CUT}),
+        (("odd one__*",), {SHORT, CUT}),
+        (("odd_one__*",), {SHORT, CUT}),
+        (("*" + "n" * 90,), {CUT}),
+        (("odd one__bad", "odd.one__*", LONG_NAME[:-1]), set()),
+    ],
+)
+def test_lists_call_tools_as_models_or_as_servers_do(
+    servers: McpServers, listed: tuple[str, ...], meant: set[str]
+) -> None:
+    both = {SHORT, CUT}
+    assert names(offered(servers, config_of(alsoAllow=["odd_one__*"]))) == both
+    assert names(offered(servers, config_of(alsoAllow=listed))) == meant
+    assert names(offered(servers, config_of(alsoAllow=["odd_one__*"], deny=listed))) == both - meant
+
+    asking = offered(servers, config_of(alsoAllow=["odd_one__*"], approvals=dict.fromkeys(listed, "ask")))
+    asked = [tool for tool in asking.tools if asking.approval_of(tool.name) is ApprovalPolicy.ASK]
+    assert names(Toolbox(asked)) == meant
+
+    config = config_of(listed, alsoAllow=["odd_one__*"])
+    agent = Roster.from_config(config).agents[0]
+    assert names(registry_of(servers, config).invocable(agent, ())) == both - meant
+
+
+@pytest.mark.parametrize("entry", [NAME, SHORT, "odd one__*", "odd.one__*"])
+def test_only_entry_that_calls_no_tool_by_its_name_is_warned_about(entry: str) -> None:
+    config = config_of(alsoAllow=["odd_one__*"], deny=[entry])
+    warned = [text for text in tool_warnings(config, Roster.from_config(config)) if "matches no tool" in text]
+    assert bool(warned) == (entry == "odd.one__*")
