@@ -77,7 +77,8 @@ _EXEC_APPROVALS = {
 def approval_for(global_config: ToolsConfig, agent_config: ToolsConfig, name: ToolName) -> ApprovalPolicy:
     """Return what the calls of the tool `name` need: the strictest of the global and the agent's settings."""
     needed = [_listed_approval(config, name) for config in (global_config, agent_config)]
-    return max(*needed, _exec_approval(global_config, agent_config) if name == "exec" else ApprovalPolicy.NONE)
+    is_exec = _matches(("exec",), name)
+    return max(*needed, _exec_approval(global_config, agent_config) if is_exec else ApprovalPolicy.NONE)
 
 
 def _listed_approval(config: ToolsConfig, name: ToolName) -> ApprovalPolicy:

@@ -12,6 +12,7 @@ import support
 
 from service.config.roster import Roster
 from service.config.schema import Config
+from service.tools.exec import ExecTool
 from service.tools.mcp.server import McpEndpoint
 from service.tools.mcp.servers import McpServers
 from service.tools.policy import ApprovalPolicy
@@ -88,3 +89,13 @@ def test_only_entry_that_calls_no_tool_by_its_name_is_warned_about(entry: str) -
     config = config_of(alsoAllow=["odd_one__*"], deny=[entry])
     warned = [text for text in tool_warnings(config, Roster.from_config(config)) if "matches no tool" in text]
     assert bool(warned) == (entry == "odd.one__*")
+
+
+def test_commands_need_the_approval_of_exec_ask(tmp_path: Path) -> None:
+    defaults = {"workspace": str(tmp_path)}
+    config = Config.model_validate(
+        {"agents": {"defaults": defaults}, "tools": {"profile": "full", "exec": {"ask": "always"}}}
+    )
+    roster = Roster.from_config(config)
+    toolbox = ToolRegistry(config, roster, (ExecTool({}),), McpServers([])).of(roster.agents[0])
+    assert toolbox.approval_of("exec") is ApprovalPolicy.ASK_ALWAYS
