@@ -192,7 +192,7 @@ def test_stop_lets_running_answers_finish_and_exits_with_0(tmp_path: Path, numbe
 
 
 def test_second_ctrl_c_after_pause_stops_at_once(tmp_path: Path) -> None:
-    with live_gateway(tmp_path, scripted_config()) as running:
+    with live_gateway(tmp_path, scripted_config(), arguments=("--grace", "600")) as running:
         connection = socket.create_connection(running.address)
         body = orjson.dumps({"messages": [user("hi")], "stream": True})
         head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"

@@ -206,7 +206,7 @@ def test_stop_under_load_loses_no_answer(tmp_path: Path, number: signal.Signals)
 
 
 def test_second_interrupt_a_second_later_stops_at_once(tmp_path: Path) -> None:
-    with live_gateway(tmp_path, scripted_config(), arguments=TWO) as running:
+    with live_gateway(tmp_path, scripted_config(), arguments=(*TWO, "--grace", "600")) as running:
         connection = socket.create_connection(running.address)
         body = orjson.dumps({"messages": [user("hi")], "stream": True})
         head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
