@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
 from service.config.roster import Agent, Roster
@@ -21,6 +21,8 @@ logger = logging.getLogger("openclaw.tools")
 #: OpenAI's limit for one request, which includes the caller's functions.
 MAX_TOOLS = 128
 
+_MAX_TOOLBOXES = 256
+
 #: Each contact starts a process or two; too many at once would all be slow.
 _CONCURRENT_CONTACTS = 3
 
@@ -37,7 +39,7 @@ class ToolRegistry:
             agent.id: self._allowed(agent, [t for t in built_in if agent.workspace or not t.access.needs_workspace])
             for agent in roster.agents
         }
-        self._fixed: dict[str, Toolbox] = {}  # made on first use
+        self._made: dict[tuple[str, tuple[str, ...]], tuple[tuple[Tool, ...], Toolbox]] = {}
         self._omitted: dict[str, set[str]] = {}
         self._reported: set[str] = set()
         self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
@@ -50,24 +52,27 @@ class ToolRegistry:
         `MAX_TOOLS`; omitted tools are logged.
         """
         replaced = caller_functions if self._global.caller_conflicts == "caller" else ()
-        servers, built_in = self._servers[agent.id], self._built_in[agent.id]
-        room = max(0, MAX_TOOLS - len(caller_functions))
-        limited = bool(self._global.by_provider or self._policy(agent).by_provider)
-        if not servers and len(built_in) <= room and not limited:
-            return self._toolbox_without_servers(agent).without(replaced)
-        taken = {tool.name for tool in built_in}
-        remote = [tool for tool in self._allowed(agent, self._mcp.list_tools(servers)) if tool.name not in taken]
-        tools = self._allowed(agent, (*built_in, *remote), models) if limited else (*built_in, *remote)
-        extra = [tool for tool in tools if tool.name not in replaced][room:]
-        self._log_omitted(agent, tuple(tool.name for tool in extra))
-        offered = [tool for tool in tools if tool not in extra]
-        return Toolbox(offered, reported=self._reported, approvals=self._approvals(agent, offered)).without(replaced)
+        tools = self._toolbox_of(agent, models).without(replaced)
+        omitted = [tool.name for tool in tools.tools[max(0, MAX_TOOLS - len(caller_functions)) :]]
+        self._log_omitted(agent, omitted)
+        return tools.omit(omitted)
 
-    def _toolbox_without_servers(self, agent: Agent) -> Toolbox:
-        if agent.id not in self._fixed:
+    def _toolbox_of(self, agent: Agent, models: Collection[str]) -> Toolbox:
+        """Return all the agent's tools; the toolbox is made anew only when a server lists other tools."""
+        limited = bool(self._global.by_provider or self._policy(agent).by_provider)
+        key = (agent.id, tuple(models) if limited else ())
+        listed = self._mcp.list_tools(servers) if (servers := self._servers[agent.id]) else ()
+        made = self._made.get(key)
+        if made is None or made[0] is not listed:
             built_in = self._built_in[agent.id]
-            self._fixed[agent.id] = Toolbox(built_in, approvals=self._approvals(agent, built_in))
-        return self._fixed[agent.id]
+            taken = {tool.name for tool in built_in}
+            remote = [tool for tool in self._allowed(agent, listed) if tool.name not in taken]
+            tools = self._allowed(agent, (*built_in, *remote), models) if limited else (*built_in, *remote)
+            toolbox = Toolbox(tools, reported=self._reported, approvals=self._approvals(agent, tools))
+            if len(self._made) >= _MAX_TOOLBOXES:  # callers may name any model
+                self._made.clear()
+            made = self._made[key] = (listed, toolbox)
+        return made[1]
 
     def invocable(self, agent: Agent, models: Collection[str]) -> Toolbox:
         """Return the tools that callers may call themselves: the agent's, without those of `gateway.tools.deny`."""
@@ -95,7 +100,7 @@ class ToolRegistry:
         """Stop the MCP servers that were not adopted. Idempotent."""
         self._mcp.close()
 
-    def _log_omitted(self, agent: Agent, names: tuple[str, ...]) -> None:
+    def _log_omitted(self, agent: Agent, names: Sequence[str]) -> None:
         logged = self._omitted.setdefault(agent.id, set())
         if logged.issuperset(names):
             return  # each name is logged once, not with every run

@@ -108,12 +108,19 @@ class Toolbox:
 
     def without(self, names: Collection[str]) -> Toolbox:
         """Return the toolbox without the tools with the name of one of `names`, itself if there are none."""
+        rest = self.omit(names)
+        if rest is not self:
+            rest.replaced = tuple(name for name in self._tools if name in names)
+        return rest
+
+    def omit(self, names: Collection[str]) -> Toolbox:
+        """Return the toolbox like `without`, but with the same `replaced`."""
         if self._tools.keys().isdisjoint(names):
             return self
         rest = Toolbox((), max_result_characters=self._max_result_characters, approvals=self._approvals)
         rest._tools = {name: tool for name, tool in self._tools.items() if name not in names}
         rest._functions = tuple(function for function in self._functions if function.name not in names)
-        rest.replaced = tuple(name for name in self._tools if name in names)
+        rest.replaced = self.replaced
         return rest
 
     def approval_of(self, name: str) -> ApprovalPolicy:

@@ -129,6 +129,11 @@ class McpServer:
             return "idle"
         return "connected" if self._connection.responses else "connecting"
 
+    @property
+    def is_listed(self) -> bool:
+        """True if `list_tools` returns at once what the server has listed lately."""
+        return self._clock() < self._listed_until
+
     def list_tools(self, wait_seconds: float | None = None) -> tuple[RemoteTool, ...]:
         """Return its tools, at most `LISTING_SECONDS` old, or the last known ones if the server fails.
 
@@ -136,7 +141,7 @@ class McpServer:
         it continues in the background. With `wait_seconds` nobody waits for a server that is down. Raises `ToolError`
         if the server fails and has never listed tools.
         """
-        if self._clock() < self._listed_until:
+        if self.is_listed:
             return self._listing
         if self._recovering and wait_seconds is not None:
             if self._listing:
@@ -173,7 +178,9 @@ class McpServer:
 
     def _list(self, listing: _Listing) -> None:
         try:
-            self._listing = tuple(self._parse_tools(self._request({"method": "list_tools"})))
+            found = tuple(self._parse_tools(self._request({"method": "list_tools"})))
+            if not _is_equal(found, self._listing):  # else what was made of it can be used again
+                self._listing = found
             self._listed_until = self._clock() + LISTING_SECONDS
             self._recovering = False
         except ToolError as error:
@@ -285,3 +292,10 @@ class McpServer:
         for tool in described:
             if self.endpoint.offers(tool["name"]):
                 yield RemoteTool(tool["name"], tool["description"], tool["parameters"], tool["read_only"])
+
+
+def _is_equal(found: tuple[RemoteTool, ...], known: tuple[RemoteTool, ...]) -> bool:
+    try:
+        return found == known
+    except RecursionError:  # a schema nested too deeply
+        return False

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class McpServers:
         }
         self._adopted: set[str] = set()
         self._missing: set[str] = set()
+        self._made: dict[tuple[str, ...], tuple[Sequence[tuple[RemoteTool, ...]], tuple[Tool, ...]]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,23 +73,37 @@ class McpServers:
     def list_tools(
         self, servers: Collection[str], wait_seconds: float | None = LISTING_WAIT_SECONDS
     ) -> tuple[Tool, ...]:
-        """Return the tools of the named servers with distinct names. Failing servers are skipped and logged.
+        """Return the tools of the named servers with distinct names, the same object while these list the same.
 
-        Waits for the slowest server, at most `wait_seconds` (`None`: its `timeout_seconds`). A slower one is not waited
-        for again until it responds or is retried.
+        Failing servers are skipped and logged. Waits for the slowest server, at most `wait_seconds` (`None`: its
+        `timeout_seconds`). A slower one is not waited for again until it responds or is retried.
         """
         selected = [server for name, server in self._servers.items() if name in servers]
         listings: dict[str, tuple[RemoteTool, ...]] = {}
         work = current_work.get()
-        waiting = [concurrency.spawn(self._list_into, work, server, listings, wait_seconds) for server in selected]
+        waiting = []
+        for server in selected:
+            if server.is_listed:
+                self._list_into(work, server, listings, wait_seconds)
+            else:
+                waiting.append(concurrency.spawn(self._list_into, work, server, listings, wait_seconds))
         for listing in waiting:
             listing.join()
-        tools: dict[str, Tool] = {}
-        for server in selected:
-            for remote in listings.get(server.endpoint.name, ()):
-                name = _distinct_name(server.endpoint.name, remote.name, tools)
-                tools[name] = McpTool(name, server, remote)
-        return tuple(tools.values())
+        return self._to_tools(selected, [listings.get(server.endpoint.name, ()) for server in selected])
+
+    def _to_tools(self, servers: Sequence[McpServer], listings: Sequence[tuple[RemoteTool, ...]]) -> tuple[Tool, ...]:
+        """Return the tools with distinct names, those made before if they are for the same listings."""
+        key = tuple(server.endpoint.name for server in servers)
+        before, made = self._made.get(key, ((), ()))
+        if len(before) != len(listings) or not all(map(is_, before, listings)):
+            tools: dict[str, Tool] = {}
+            for server, listing in zip(servers, listings, strict=True):
+                for remote in listing:
+                    name = _distinct_name(server.endpoint.name, remote.name, tools)
+                    tools[name] = McpTool(name, server, remote)
+            made = tuple(tools.values())
+            self._made[key] = (listings, made)
+        return made
 
     def _list_into(
         self,

@@ -17,7 +17,7 @@ from service.tools.mcp.server import McpEndpoint
 from service.tools.mcp.servers import McpServers
 from service.tools.policy import ApprovalPolicy
 from service.tools.policy_checks import tool_warnings
-from service.tools.registry import ToolRegistry
+from service.tools.registry import MAX_TOOLS, ToolRegistry
 from service.tools.toolbox import Toolbox
 
 RAW_SERVER = str(Path(support.__file__).with_name("mcp_raw_server.py"))
@@ -99,3 +99,20 @@ def test_commands_need_the_approval_of_exec_ask(tmp_path: Path) -> None:
     roster = Roster.from_config(config)
     toolbox = ToolRegistry(config, roster, (ExecTool({}),), McpServers([])).of(roster.agents[0])
     assert toolbox.approval_of("exec") is ApprovalPolicy.ASK_ALWAYS
+
+
+def test_toolbox_is_made_once_for_the_same_tools(servers: McpServers) -> None:
+    config = config_of(alsoAllow=["odd_one__*"])
+    registry, agent = registry_of(servers, config), Roster.from_config(config).agents[0]
+    first = registry.of(agent)
+    assert registry.of(agent) is first
+    for server in servers._servers.values():
+        server._forget_listing()
+    assert registry.of(agent) is first  # the server has listed the same tools again
+
+    others = [f"f{number}" for number in range(MAX_TOOLS - 2)]
+    assert registry.of(agent, others) is first
+    beside = registry.of(agent, [*others, SHORT])
+    assert (names(beside), beside.replaced) == ({CUT}, (SHORT,))
+    assert (names(registry.of(agent, [*others, "f"])), registry.of(agent, [*others, "f"]).replaced) == ({SHORT}, ())
+    assert registry.of(agent) is first
