@@ -53,9 +53,10 @@ class ToolRegistry:
         """
         replaced = caller_functions if self._global.caller_conflicts == "caller" else ()
         tools = self._toolbox_of(agent, models).without(replaced)
-        omitted = [tool.name for tool in tools.tools[max(0, MAX_TOOLS - len(caller_functions)) :]]
-        self._log_omitted(agent, omitted)
-        return tools.omit(omitted)
+        offered = tools.first(max(0, MAX_TOOLS - len(caller_functions)))
+        if offered is not tools:
+            self._log_omitted(agent, [tool.name for tool in tools.tools if tool.name not in offered])
+        return offered
 
     def _toolbox_of(self, agent: Agent, models: Collection[str]) -> Toolbox:
         """Return all the agent's tools; the toolbox is made anew only when a server lists other tools."""

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,7 @@ class Toolbox:
     """
 
     replaced: tuple[str, ...] = ()
+    _first: Toolbox | None = None
 
     def __init__(
         self,
@@ -108,19 +110,25 @@ class Toolbox:
 
     def without(self, names: Collection[str]) -> Toolbox:
         """Return the toolbox without the tools with the name of one of `names`, itself if there are none."""
-        rest = self.omit(names)
-        if rest is not self:
-            rest.replaced = tuple(name for name in self._tools if name in names)
-        return rest
-
-    def omit(self, names: Collection[str]) -> Toolbox:
-        """Return the toolbox like `without`, but with the same `replaced`."""
         if self._tools.keys().isdisjoint(names):
             return self
+        rest = self._of({name: tool for name, tool in self._tools.items() if name not in names})
+        rest.replaced = tuple(name for name in self._tools if name in names)
+        return rest
+
+    def first(self, count: int) -> Toolbox:
+        """Return the toolbox with the first `count` tools, itself if it has no more, and the same as the last time."""
+        if len(self._tools) <= count:
+            return self
+        if self._first is None or len(self._first.tools) != count:
+            self._first = self._of(dict(islice(self._tools.items(), count)))
+            self._first.replaced = self.replaced
+        return self._first
+
+    def _of(self, tools: dict[str, CompiledTool]) -> Toolbox:
         rest = Toolbox((), max_result_characters=self._max_result_characters, approvals=self._approvals)
-        rest._tools = {name: tool for name, tool in self._tools.items() if name not in names}
-        rest._functions = tuple(function for function in self._functions if function.name not in names)
-        rest.replaced = self.replaced
+        rest._tools = tools
+        rest._functions = tuple(function for function in self._functions if function.name in tools)
         return rest
 
     def approval_of(self, name: str) -> ApprovalPolicy:

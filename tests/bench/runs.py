@@ -1,10 +1,10 @@
 """Cost of a run against the floor, by part: the run itself, each token, each turn with a tool of the agent.
 
 `python tests/bench/runs.py [--rounds 5] [--seconds 2] [--callers 8]` prints two tables. The upstream answers at once:
-20 tokens, 400 tokens, or a call of the agent's tool `read` and then 20 tokens. The floor is the relay of `servers.py`,
-asked once for each answer of the model. Rounds of both are interleaved. Figures are the CPU of the server's process, as
-median (least to most) of the rounds, since load generator and upstream share the machine's cores; the second table
-uses the minimum, which other load affects least.
+20 tokens, 400 tokens, 20 tokens of an agent that has 100 tools of an MCP server, or a call of the agent's tool `read`
+and then 20 tokens. The floor is the relay of `servers.py`, asked once for each answer of the model. Rounds of both are
+interleaved. Figures are the CPU of the server's process, as median (least to most) of the rounds, since load generator
+and upstream share the machine's cores; the second table uses the minimum, which other load affects least.
 """
 
 from gevent import monkey
@@ -38,9 +38,12 @@ FEW, MANY = 20, 400
 RUNS = {
     "few": (f"{FEW} tokens", FEW),
     "many": (f"{MANY} tokens", MANY),
+    "tools": (f"{FEW} tokens, 100 tools", FEW),
     "read": (f"`read`, then {FEW} tokens", FEW),
 }
 KINDS = ("JSON", "SSE")
+HUNDRED = {"allow": ["t[0-9]", "t[0-9][0-9]"]}
+MCP_SERVER = Path(__file__).parents[1] / "support" / "mcp_raw_server.py"
 USAGE = {"prompt_tokens": 9, "completion_tokens": 20, "total_tokens": 29}
 QUESTION = {"role": "user", "content": "hi"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "read", "arguments": '{"path": "notes.txt"}'}}
@@ -154,13 +157,15 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def config_for(upstream_port: int, workspace: Path) -> dict[str, Any]:
-    """Configure one agent per kind of run; only the reading one has a workspace."""
-    agents = [{"id": run, "model": f"instant/{run}"} for run in RUNS]
-    agents[-1]["workspace"] = str(workspace)
+    """Configure one agent per kind of run; only the reading one has a workspace, and one an MCP server."""
+    agents: dict[str, dict[str, Any]] = {run: {"id": run, "model": f"instant/{run}"} for run in RUNS}
+    agents["read"]["workspace"] = str(workspace)
+    agents["tools"]["tools"] = {"alsoAllow": ["many__*"]}
     http = {"endpoints": {"chatCompletions": {"enabled": True}}}
     return {
         "gateway": {"auth": {"mode": "token", "token": TOKEN}, "http": http},
-        "agents": {"list": agents},
+        "agents": {"list": list(agents.values())},
+        "mcp": {"servers": {"many": {"command": sys.executable, "args": [str(MCP_SERVER), "many"], "tools": HUNDRED}}},
         "models": {"providers": {"instant": {"baseUrl": f"http://127.0.0.1:{upstream_port}/v1"}}},
     }
 
@@ -207,7 +212,7 @@ def ratios(ours: list[float], floor: list[float]) -> list[float]:
 
 def parts(cpu: Costs, kind: str, name: str) -> dict[str, float]:
     """Return the cost of a run's parts in microseconds, from the minima of the kinds of run."""
-    few, many, read = (min(cpu[kind, run, name]) * 1000 for run in RUNS)
+    few, many, read = (min(cpu[kind, run, name]) * 1000 for run in ("few", "many", "read"))
     token = (many - few) / (MANY - FEW)
     return {"a run without its tokens": few - FEW * token, "each token": token, "a turn with a tool": read - few}
 
