@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
 from service.core.dataclass import record
 from service.core.errors import GatewayError
+from service.core.latest import Latest
 from service.core.messages import (
     Function,
     Sampling,
@@ -18,7 +21,7 @@ from service.core.messages import (
 )
 from service.models import json_chunks
 from service.models.anthropic.content import THINKING
-from service.models.anthropic.wire_messages import TurnHistories, Turns, to_json
+from service.models.anthropic.wire_messages import TurnHistories, to_json
 from service.models.output_format import (
     JSON_OBJECT,
     JSON_SCHEMA,
@@ -110,13 +113,15 @@ class RequestWriter:
     def __init__(self) -> None:
         self._reported: set[str] = set()
         self._histories = TurnHistories()
+        self._find_unusable = Latest(_find_unusable)
+        self._to_tools = Latest(_to_tools)
 
     def with_usable_tools(self, request: ModelRequest) -> ModelRequest:
         """Return `request` without functions whose schema is no object: the API would refuse every request.
 
         Raises `GatewayError` `provider_rejected_request` if the request makes no sense without one of them.
         """
-        unusable = [one for one in request.functions if flatten(one.parameters or {}) is None]
+        unusable = self._find_unusable(request.functions)
         if not unusable:
             return request
         kept = tuple(one for one in request.functions if one not in unusable)
@@ -135,14 +140,21 @@ class RequestWriter:
         """
         request = style.tools.apply(request)
         turns = self._histories.turns_of(request)
-        wire = _to_wire(request, style, turns)
+        wire = _to_wire(request, style)
+        if request.functions:
+            wire["tools"] = self._to_tools(request.functions, style)
+            wire |= _to_tool_choice(request.tool_choice, request.sampling, style)
+        elif turns.called:
+            # The API requires that tools are declared wherever the conversation shows calls of them.
+            wire["tools"] = [{"name": name, "input_schema": _NO_PARAMETERS} for name in turns.called]
+            wire["tool_choice"] = {"type": "none"}
         if style.marks_cache and not request.collected:  # a summary is asked for once
             _mark(wire, turns.open)
         return json_chunks.to_object(to_json(wire), "messages", b"", turns.encoded, to_json(turns.open)[1:-1])
 
 
-def _to_wire(request: ModelRequest, style: RequestStyle, turns: Turns) -> dict[str, Any]:
-    """Return the body of a request besides its messages; it always limits the answer."""
+def _to_wire(request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
+    """Return the body of a request besides its messages and tools; it always limits the answer."""
     sampling = request.sampling
     _check_sampling(sampling)
     wire: dict[str, Any] = {
@@ -160,7 +172,7 @@ def _to_wire(request: ModelRequest, style: RequestStyle, turns: Turns) -> dict[s
         wire["stop_sequences"] = sampling.stop
     if output := _to_output_config(sampling, style):
         wire["output_config"] = output
-    return wire | _to_tools(request, style, turns)
+    return wire
 
 
 def _to_system(request: ModelRequest, style: RequestStyle) -> str:
@@ -184,7 +196,8 @@ def _mark(wire: dict[str, Any], turns: list[dict[str, Any]]) -> None:
     if "system" in wire:
         wire["system"] = [{"type": "text", "text": wire["system"], **_KEPT}]
     elif "tools" in wire:
-        wire["tools"][-1] |= _KEPT
+        *before, tool = wire["tools"]
+        wire["tools"] = [*before, tool | _KEPT]
     for turn in turns[-1:-4:-2]:
         *before, block = turn["content"]
         if block["type"] not in THINKING:
@@ -214,15 +227,14 @@ def _to_output_config(sampling: Sampling, style: RequestStyle) -> dict[str, Any]
     return wire
 
 
-def _to_tools(request: ModelRequest, style: RequestStyle, turns: Turns) -> dict[str, Any]:
-    if not request.functions:
-        # The API requires that tools are declared wherever the conversation shows calls of them.
-        tools = [{"name": name, "input_schema": _NO_PARAMETERS} for name in turns.called]
-        return {"tools": tools, "tool_choice": {"type": "none"}} if tools else {}
-    wire: dict[str, Any] = {"tools": [_to_tool(function, style) for function in request.functions]}
-    if choice := _to_tool_choice(request.tool_choice, request.sampling, style):
-        wire["tool_choice"] = choice
-    return wire
+def _find_unusable(functions: tuple[Function, ...]) -> tuple[Function, ...]:
+    return tuple([one for one in functions if flatten(one.parameters or {}) is None])
+
+
+def _to_tools(functions: tuple[Function, ...], style: RequestStyle) -> list[Any]:
+    """Return the tools encoded, but for the last one, which may be marked."""
+    *others, last = [_to_tool(function, style) for function in functions]
+    return [*(orjson.Fragment(to_json(tool)) for tool in others), last]
 
 
 def _to_tool(function: Function, style: RequestStyle) -> dict[str, Any]:
@@ -236,11 +248,11 @@ def _to_tool(function: Function, style: RequestStyle) -> dict[str, Any]:
 
 def _to_tool_choice(choice: ToolChoice, sampling: Sampling, style: RequestStyle) -> dict[str, Any]:
     if choice.mode is ToolChoiceMode.NONE:
-        return {"type": "none"}
+        return {"tool_choice": {"type": "none"}}
     one_call = sampling.parallel_tool_calls is False and "disable_parallel_tool_use" not in style.left_out
     one_at_a_time = {"disable_parallel_tool_use": True} if one_call else {}
     if choice.name is not None:
-        return {"type": "tool", "name": choice.name, **one_at_a_time}
+        return {"tool_choice": {"type": "tool", "name": choice.name, **one_at_a_time}}
     if choice.mode is ToolChoiceMode.REQUIRED:
-        return {"type": "any", **one_at_a_time}
-    return {"type": "auto", **one_at_a_time} if one_at_a_time else {}
+        return {"tool_choice": {"type": "any", **one_at_a_time}}
+    return {"tool_choice": {"type": "auto", **one_at_a_time}} if one_at_a_time else {}

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from service.config.models import ModelCompat
+from service.core.latest import Latest
 from service.core.messages import (
     NO_USER_MESSAGE,
     Function,
@@ -75,9 +76,7 @@ class RequestWriter:
             if one.requires_mistral_tool_ids is not None
         }
         self._histories: PrefixCache[tuple[CallIds, json_chunks.Chunks]] = PrefixCache(MAX_HISTORY_BYTES)
-        self._functions: tuple[Function, ...] = ()
-        self._functions_style = usual
-        self._encoded_functions = orjson.Fragment(b"[]")
+        self._encode_functions = Latest(_encode_functions)
 
     def write(self, request: ModelRequest, style: RequestStyle) -> Sequence[bytes]:
         """Return the body of `POST /chat/completions` in this `style`, which the request's tools have, in pieces.
@@ -109,7 +108,7 @@ class RequestWriter:
         if sampling.max_tokens is not None:
             wire[style.max_tokens_field] = sampling.max_tokens
         if request.functions:
-            wire["tools"] = self._encode(request.functions, style)
+            wire["tools"] = self._encode_functions(request.functions, style)
             wire |= _to_choice(request.tool_choice, sampling)
         left_out = style.left_out
         for name in left_out:
@@ -119,14 +118,6 @@ class RequestWriter:
         if style.drops_top_p and "temperature" in wire:
             wire.pop("top_p", None)
         return self._renamed(wire) if self._quirks.names else wire
-
-    def _encode(self, functions: tuple[Function, ...], style: RequestStyle) -> orjson.Fragment:
-        """Encode the functions; most requests offer those of the request before."""
-        if functions is not self._functions or style is not self._functions_style:
-            tools = [{"type": "function", "function": _to_function(one, style)} for one in functions]
-            self._encoded_functions = orjson.Fragment(orjson.dumps(tools, default=_to_plain))
-            self._functions, self._functions_style = functions, style
-        return self._encoded_functions
 
     def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
         return {self._quirks.names.get(field, field): value for field, value in wire.items()}
@@ -261,6 +252,10 @@ def _to_choice(choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
     if sampling.parallel_tool_calls is not None:
         wire["parallel_tool_calls"] = sampling.parallel_tool_calls
     return wire
+
+
+def _encode_functions(functions: tuple[Function, ...], style: RequestStyle) -> orjson.Fragment:
+    return orjson.Fragment(_dump([{"type": "function", "function": _to_function(one, style)} for one in functions]))
 
 
 def _to_function(function: Function, style: RequestStyle) -> dict[str, Any]:
