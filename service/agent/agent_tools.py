@@ -33,7 +33,7 @@ class AgentTools:
             return self.callers, self.choice
         if self.choice.mode is ToolChoiceMode.NONE:
             return self.own.functions(), ToolChoice()
-        return self.callers + self.own.functions(), self.choice
+        return self.own.functions(self.callers), self.choice
 
     def limit_to_ends(self, request: ModelRequest) -> ModelRequest:
         """Return `request` restricted to choices that end the run: calls of the caller's functions.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from service.core.concurrency import Deadline, deadline, run_concurrently
 from service.core.dataclass import record
+from service.core.latest import Latest
 from service.core.messages import Function, Message, Role, Text, ToolCall, to_unicode
 from service.core.signals import ToolCalling, ToolExecuted, tool_calling, tool_executed
 from service.tools.approval import ApprovalDecider, ApprovalRequest, Verdict, refuse_all
@@ -85,6 +86,7 @@ class Toolbox:
         self._approvals = {name: one for name, one in (approvals or {}).items() if one is not ApprovalPolicy.NONE}
         for tool in tools:
             self._add(tool, reported)
+        self._join = Latest(lambda callers: (*callers, *self._functions))
         self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in self.tools)
 
     def __contains__(self, name: str) -> bool:
@@ -135,9 +137,12 @@ class Toolbox:
         """Return what calls of the tool `name` need."""
         return self._approvals.get(name, ApprovalPolicy.NONE)
 
-    def functions(self) -> tuple[Function, ...]:
-        """Return the function definitions for the model, one for each tool."""
-        return self._functions
+    def functions(self, callers: tuple[Function, ...] = ()) -> tuple[Function, ...]:
+        """Return the function definitions for the model, one for each tool, behind those of the caller.
+
+        They are the same object for the same `callers` as the last time.
+        """
+        return self._join(callers) if callers else self._functions
 
     def execute(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -46,6 +48,7 @@ _IDENTITY_HEADERS = (
     "HTTP_X_OPENCLAW_MODEL",
     "HTTP_X_OPENCLAW_MESSAGE_CHANNEL",
 )
+_KEPT_TOOLS_BYTES = 128 * 1024
 _MESSAGES_AT_ONCE = 1000  # parsed without a pause
 _URL_SAFE = str.maketrans("-_", "+/")
 _INVALID_PADDING = 3  # of data with one character too many
@@ -70,7 +73,7 @@ def parse_chat_request(
     sessions, defaults = http.sessions, http.endpoints.chat_completions
     webhook = parse_webhook(body)
     tools, messages = body.get("tools"), body["messages"]
-    functions = _parse_functions(tools) if tools else ()
+    functions = _to_functions(tools) if tools else ()
     session_key = headers.get("HTTP_X_OPENCLAW_SESSION_KEY")
     chat_key = None if session_key else _find_chat_key(headers, sessions.headers)
     return AgentRequest(
@@ -246,6 +249,20 @@ def _normalize_url(url: str) -> str:
         data = data.translate(_URL_SAFE)
     padding = "=" * (-len(data) % 4) if not data.endswith("=") else ""
     return f"data:{head}{data}{padding if len(padding) < _INVALID_PADDING else ''}"
+
+
+def _to_functions(tools: list[dict[str, Any]]) -> tuple[Function, ...]:
+    """Return the functions, the same objects for the same tools: programs send theirs with every request."""
+    with suppress(orjson.JSONEncodeError):  # it is nested too deeply
+        encoded = orjson.dumps(tools)
+        if len(encoded) <= _KEPT_TOOLS_BYTES:
+            return _decode_functions(encoded)
+    return _parse_functions(tools)
+
+
+@lru_cache(maxsize=16)
+def _decode_functions(tools: bytes) -> tuple[Function, ...]:
+    return _parse_functions(orjson.loads(tools))
 
 
 def _parse_functions(tools: Iterable[dict[str, Any]]) -> tuple[Function, ...]:
