@@ -59,7 +59,7 @@ class ToolRegistry:
         return offered
 
     def _toolbox_of(self, agent: Agent, models: Collection[str]) -> Toolbox:
-        """Return all the agent's tools; the toolbox is made anew only when a server lists other tools."""
+        """Return all the agent's tools; another toolbox is made only when a server lists other tools."""
         limited = bool(self._global.by_provider or self._policy(agent).by_provider)
         key = (agent.id, tuple(models) if limited else ())
         listed = self._mcp.list_tools(servers) if (servers := self._servers[agent.id]) else ()

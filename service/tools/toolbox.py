@@ -61,6 +61,10 @@ def ignore_event(_event: CallEvent) -> None:
     """Discard the event."""
 
 
+def _join(callers: tuple[Function, ...], own: tuple[Function, ...]) -> tuple[Function, ...]:
+    return callers + own
+
+
 class Toolbox:
     """The tools of one agent, as allowed by its policy.
 
@@ -86,7 +90,7 @@ class Toolbox:
         self._approvals = {name: one for name, one in (approvals or {}).items() if one is not ApprovalPolicy.NONE}
         for tool in tools:
             self._add(tool, reported)
-        self._join = Latest(lambda callers: (*callers, *self._functions))
+        self._join = Latest(_join)
         self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in self.tools)
 
     def __contains__(self, name: str) -> bool:
@@ -142,7 +146,7 @@ class Toolbox:
 
         They are the same object for the same `callers` as the last time.
         """
-        return self._join(callers) if callers else self._functions
+        return self._join(callers, self._functions) if callers else self._functions
 
     def execute(
         self,

@@ -184,7 +184,7 @@ def _decode(data: bytes, charset: str) -> str:
     """Decode piece by piece: bytes that are not in the charset take a thousand times as long as others."""
     marks = _BYTE_ORDER_MARKS.get(charset)
     if marks is not None and not data.startswith(marks):
-        charset = f"{charset}-le"  # pieces need to be told
+        charset = f"{charset}-le"  # only the first piece could have a mark
     decoder = codecs.getincrementaldecoder(charset)("replace")
     pieces = []
     for at in range(0, len(data), _DECODED_BYTES):
